@@ -1,0 +1,1 @@
+//! Tools and test support for Lookback's developers.

@@ -1,0 +1,3 @@
+//! The `lookback-dev` program.
+
+fn main() {}

@@ -1,0 +1,126 @@
+//! An alert as it is stored: one JSON object on `alert.<state>.<id>`. It never holds its own sequence
+//! or store time; readers take those from the server's headers.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::GroupField;
+use crate::names::PipelineKey;
+use crate::position::{Epoch, StreamSeq};
+
+/// The version of [`AlertRecord`] written by this build.
+pub const VERSION: u32 = 1;
+/// The state in which alerts are created.
+pub const NEW: &str = "new";
+/// Event data beyond this many bytes is left out of a record, which says so in its metadata.
+pub const MAX_DATA_BYTES: usize = 64 * 1024;
+
+/// An alert.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertRecord {
+    /// Format version, [`VERSION`].
+    pub v: u32,
+    /// See [`crate::ids::alert_id`].
+    pub id: String,
+    /// The workflow state, also in the subject.
+    pub state: String,
+    /// The rule that fired.
+    pub rule: RuleRef,
+    /// Empty for detections.
+    pub group_key: Vec<GroupField>,
+    /// The window's span in event time; absent for detections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// The events behind it, the triggering one last.
+    pub events: Vec<EventRef>,
+    /// For detections the event and what matched; for correlations the aggregated value.
+    pub data: serde_json::Value,
+    /// Free for people and programs.
+    pub metadata: BTreeMap<String, String>,
+    /// What happened to it, oldest first.
+    pub history: Vec<HistoryEntry>,
+    /// The write that made this version.
+    pub op_id: String,
+    /// The sequence of the version before it; 0 for the first.
+    pub prev_seq: u64,
+    /// Whose alert it is.
+    pub pipeline: PipelineKey,
+    /// The epoch that found it.
+    pub epoch: Epoch,
+    /// Over the rules and settings that found it.
+    pub engine_digest: String,
+    /// Who wrote this version: `worker/<pod>` or a person.
+    pub by: String,
+}
+
+/// The rule behind an alert.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleRef {
+    /// Sigma's `id`, else `x-` and a hash of the rule's logic.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Its level, lower case, when it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Detection or correlation.
+    pub kind: RuleKind,
+}
+
+/// What kind of rule fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RuleKind {
+    /// One event matched.
+    Detection,
+    /// A window's condition held.
+    Correlation,
+}
+
+/// A span of event time, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Window {
+    /// The oldest event in it.
+    pub from: Timestamp,
+    /// The newest event in it.
+    pub to: Timestamp,
+}
+
+/// Where an event can be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventRef {
+    /// The source stream.
+    pub stream: String,
+    /// Its sequence there.
+    pub sequence: StreamSeq,
+    /// Its event time.
+    pub time: Timestamp,
+    /// Its subject; known for the triggering event only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+}
+
+/// One step of an alert's life.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// When, by the writer's clock or, for creation, the event's published time.
+    pub time: Timestamp,
+    /// `create` for the first.
+    pub transition: String,
+    /// The state before; absent for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The state after.
+    pub to: String,
+    /// Who did it.
+    pub by: String,
+}

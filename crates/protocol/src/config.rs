@@ -1,0 +1,216 @@
+//! `config.json`: everything the operator tells a worker. Mounted from an immutable ConfigMap, so a
+//! change is a new ConfigMap and a rollout. It never holds a secret, only where one is mounted.
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::names::Owner;
+use crate::position::{Epoch, StreamIdentity, StreamSeq};
+
+/// The version of [`WorkerConfig`] written by this build.
+pub const VERSION: u32 = 1;
+
+/// What one worker is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// Format version, [`VERSION`].
+    pub v: u32,
+    /// The pipeline, and the cluster it is in.
+    pub owner: Owner,
+    /// The partition; always 0 in v1alpha1.
+    pub partition: u32,
+    /// The epoch this worker works in.
+    pub epoch: Epoch,
+    /// How to reach NATS.
+    pub nats: NatsConfig,
+    /// What to read.
+    pub source: SourceConfig,
+    /// Which rules to load.
+    pub rules: RulesConfig,
+    /// How the engine treats time and windows.
+    pub correlation: CorrelationConfig,
+    /// When to commit.
+    pub commit: CommitConfig,
+    /// The stream that takes alerts.
+    pub alerts_stream: String,
+    /// Where and when events are parked.
+    pub dead_letters: DeadLettersConfig,
+}
+
+/// How to reach NATS. Files are read again at every connect, so a rotated Secret takes effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NatsConfig {
+    /// Server URLs, without credentials.
+    pub urls: Vec<String>,
+    /// At most one way to authenticate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<NatsAuth>,
+    /// A file with PEM certificates of the CA to trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// Refuse a server that does not offer TLS.
+    #[serde(default)]
+    pub tls_required: bool,
+}
+
+/// Where credentials are mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum NatsAuth {
+    /// A file in the format of `nsc`'s `.creds`.
+    #[serde(rename_all = "camelCase")]
+    Credentials {
+        /// Its path.
+        file: String,
+    },
+    /// A user name and a password, each a file.
+    #[serde(rename_all = "camelCase")]
+    UserPassword {
+        /// Path of the user name.
+        username_file: String,
+        /// Path of the password.
+        password_file: String,
+    },
+}
+
+/// The source stream as the operator resolved it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceConfig {
+    /// The stream, and which incarnation of it.
+    pub stream: StreamIdentity,
+    /// The durable consumer of this partition and epoch. The worker binds to it and never creates it.
+    pub consumer: String,
+    /// The filter; empty for the whole stream.
+    pub subjects: Vec<String>,
+    /// The default log source of the stream's events.
+    pub logsource: LogSource,
+    /// The first sequence of a brand-new state file, resolved once.
+    pub start: StreamSeq,
+}
+
+/// A Sigma log source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogSource {
+    /// For example `windows`. Required: without it rules of other products run, and are wrong.
+    pub product: String,
+    /// For example `sysmon`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// For example `process_creation`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+}
+
+/// The rules, as the operator validated them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RulesConfig {
+    /// The files in the order of `spec.rules.configMaps`, then of their keys.
+    pub files: Vec<RuleFileRef>,
+    /// Names of built-in processing pipelines, or of files among `files`.
+    pub processing: Vec<String>,
+    /// What the worker must compute over all that decides its alerts; another value is a bug or a
+    /// tampered mount.
+    pub engine_digest: String,
+}
+
+/// One mounted rule file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuleFileRef {
+    /// `<configMap>/<key>`, the name used in every message about it.
+    pub name: String,
+    /// Where it is mounted.
+    pub path: String,
+}
+
+/// How the engine treats time and windows; part of the engine digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CorrelationConfig {
+    /// Fields that hold the event's own time, first match wins; dots descend.
+    pub timestamp_fields: Vec<String>,
+    /// What to do when none of them does.
+    pub timestamp_fallback: TimestampFallback,
+    /// How much older than its group's newest event an event may be and still count, in seconds.
+    pub allowed_lateness_seconds: i64,
+    /// How far after its published time an event may claim to be and still count, in seconds.
+    pub max_future_skew_seconds: i64,
+    /// When a condition that holds gives an alert.
+    pub refire: Refire,
+    /// Which matches become alerts.
+    pub emit: Emit,
+    /// Bounds on memory.
+    pub limits: Limits,
+}
+
+/// The event time of an event without a timestamp field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimestampFallback {
+    /// When JetStream stored it: the same in every run.
+    Published,
+    /// When the worker saw it: gives up exact replays.
+    WallClock,
+    /// Detections only; windows are not touched.
+    Skip,
+}
+
+/// When a condition that holds gives an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refire {
+    /// On the event that makes it true, when it did not hold at the group's previous event.
+    OncePerWindow,
+    /// On every event while it is true.
+    EveryEvent,
+}
+
+/// Which matches become alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Emit {
+    /// Detections and correlations.
+    All,
+    /// Correlations only.
+    Correlations,
+}
+
+/// Bounds on what a pipeline keeps; what is beyond is evicted, oldest first, decided per event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// Groups over all correlations.
+    pub groups: u64,
+    /// Entries of one group's window.
+    pub events_per_group: u64,
+}
+
+/// A batch is committed at whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CommitConfig {
+    /// Milliseconds since its first event.
+    pub interval_ms: u64,
+    /// Events in it.
+    pub events: u64,
+}
+
+impl CommitConfig {
+    /// The interval as a duration.
+    #[must_use]
+    pub fn interval(&self) -> SignedDuration {
+        SignedDuration::from_millis(i64::try_from(self.interval_ms).unwrap_or(i64::MAX))
+    }
+}
+
+/// Where and when events are parked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeadLettersConfig {
+    /// The stream that takes them.
+    pub stream: String,
+    /// Deaths with exactly one event in flight after which that event is parked.
+    pub max_attempts: u32,
+}

@@ -1,0 +1,1 @@
+//! The DetectionPipeline resource and its conditions.

@@ -1,0 +1,1 @@
+//! What both programs need around them: telemetry, metrics, admin HTTP, shutdown.

@@ -1,0 +1,3 @@
+//! The worker: one partition, one state file, one consumer.
+
+pub mod ports;
