@@ -137,8 +137,8 @@ mod tests {
 
     use super::*;
 
-    fn parsed(value: serde_json::Value) -> Option<String> {
-        parse(&EventValue::from(&value)).map(|time| time.to_string())
+    fn parsed(value: &serde_json::Value) -> Option<String> {
+        parse(&EventValue::from(value)).map(|time| time.to_string())
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
             (json!(1_795_276_800_123_i64), "2026-11-21T16:00:00.123Z"),
             (json!("1795276800123"), "2026-11-21T16:00:00.123Z"),
         ] {
-            assert_eq!(parsed(value.clone()).as_deref(), Some(expected), "{value}");
+            assert_eq!(parsed(&value).as_deref(), Some(expected), "{value}");
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
             json!(u64::MAX),
             json!(1e300),
         ] {
-            assert_eq!(parsed(value.clone()), None, "{value}");
+            assert_eq!(parsed(&value), None, "{value}");
         }
     }
 }
