@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::version;
+
 /// The version of [`TerminationMessage`] written by this build.
 pub const VERSION: u32 = 1;
 /// Kubernetes keeps at most this many bytes of a termination message.
@@ -15,7 +17,8 @@ const CUT: &str = "...";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TerminationMessage {
-    /// Format version, [`VERSION`].
+    /// Format version, [`VERSION`]; another one is not read.
+    #[serde(deserialize_with = "version::exactly::<VERSION, _>")]
     pub v: u32,
     /// A closed set; also the reason of the pipeline's condition.
     pub reason: ExitReason,
