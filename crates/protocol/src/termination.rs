@@ -104,8 +104,9 @@ impl TerminationMessage {
             facts,
         }
     }
-    /// As it is written to the termination log: at most [`MAX_BYTES`], with the end of the message
-    /// cut where it would not fit, and without facts where even they do not.
+
+    /// As it is written to the termination log: at most [`MAX_BYTES`]. What does not fit is cut from
+    /// the end of the message; facts that leave no room for one are left out.
     #[must_use]
     pub fn to_json(&self) -> String {
         let whole = json(self);
@@ -113,15 +114,20 @@ impl TerminationMessage {
             return whole;
         }
         let mut short = self.clone();
-        short.message.clear();
-        if json(&short).len() + CUT.len() > MAX_BYTES {
+        CUT.clone_into(&mut short.message);
+        if json(&short).len() > MAX_BYTES {
             short.facts.clear();
+            short.message.clone_from(&self.message);
+            let without_facts = json(&short);
+            if without_facts.len() <= MAX_BYTES {
+                return without_facts;
+            }
         }
-        let ends: Vec<usize> = self.message.char_indices().map(|(at, _)| at).collect();
         let mut cut_at = |end: usize| {
             short.message = format!("{}{CUT}", &self.message[..end]);
             json(&short)
         };
+        let ends: Vec<usize> = self.message.char_indices().map(|(at, _)| at).collect();
         let fitting = ends.partition_point(|&end| cut_at(end).len() <= MAX_BYTES);
         cut_at(fitting.checked_sub(1).map_or(0, |last| ends[last]))
     }
@@ -169,6 +175,7 @@ mod tests {
         let json = large.to_json();
         assert!(json.len() <= MAX_BYTES);
         assert!(read(&json).facts.is_empty());
+        assert_eq!(read(&json).message, "x");
     }
 
     proptest! {

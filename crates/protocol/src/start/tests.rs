@@ -157,8 +157,10 @@ impl World {
     }
 }
 
+type Line = (ExitReason, fn(&mut World));
+
 /// The lines of the table in their order; each change makes its line true and no earlier one.
-const LINES: [(ExitReason, fn(&mut World)); 8] = [
+const LINES: [Line; 8] = [
     (ExitReason::Corrupt, |w| {
         w.file = FileFacts::Corrupt("page 7".to_owned());
     }),
