@@ -1,1 +1,16 @@
-//! Tools and test support for Lookback's developers.
+//! Tools and test support for Lookback's developers: never part of the image.
+//!
+//! # Layout
+//! - [`events`]: realistic Windows events from a seed.
+//! - [`publish`]: events -> a stream.
+//! - [`stream`]: reading streams without consuming them.
+//! - [`oracle`]: one uninterrupted pass over a stream: what a pipeline must have stored.
+//! - [`compare`]: what a pipeline stored, beside what the oracle found.
+//! - [`cli`]: the commands of `lookback-dev`.
+
+pub mod cli;
+pub mod compare;
+pub mod events;
+pub mod oracle;
+pub mod publish;
+pub mod stream;
