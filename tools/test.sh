@@ -26,6 +26,14 @@ tier() {
         $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60))
 }
 
+# Runs a command that is one check by its exit code.
+check() {
+    local name=$1
+    shift
+    printf '\n== %s: %s\n' "$name" "$*"
+    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+
 # Adds up "test result: ok. 12 passed; 0 failed" and Go's "--- PASS"/"--- FAIL".
 count() {
     awk -v what="$1" '
@@ -44,7 +52,7 @@ skip() {
 for name in "$@"; do
     case $name in
     unit)
-        tier build cargo test --workspace --no-run
+        check build cargo test --workspace --no-run
         tier unit cargo test --workspace --lib --bins
         tier protocol cargo test -p lookback-protocol -p lookback-engine --tests
         tier tools go test -C tools -v ./cmd/localcluster/...
@@ -53,13 +61,13 @@ for name in "$@"; do
     integration) tier integration cargo test --test integration ;;
     e2e)
         if [ "$(id -u)" = 0 ]; then
-            tier image tools/image.sh
+            check image tools/image.sh
             tier e2e cargo test --test e2e -- --test-threads=1 --nocapture
         else
             skip e2e "a node with real pods needs root"
         fi
         ;;
-    generated) tier generated tools/generate.sh --check ;;
+    generated) check generated tools/generate.sh --check ;;
     *) printf 'no tier is called %s\n' "$name" >&2 && exit 2 ;;
     esac
 done
