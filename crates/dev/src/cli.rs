@@ -7,11 +7,13 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
 use clap::{Args, Parser, Subcommand};
 use jiff::{SignedDuration, Timestamp};
+use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::config::WorkerConfig;
 use lookback_protocol::names::PipelineKey;
 use lookback_protocol::position::StreamSeq;
@@ -20,6 +22,7 @@ use crate::compare::{Comparison, stored_alerts, stored_dead_letters};
 use crate::events::{Plan, generate};
 use crate::oracle::{self, Findings, Segment};
 use crate::publish::{ensure_source_stream, publish};
+use crate::wait::until_applied;
 
 /// Tools for tests, the demo and benches of Lookback.
 #[derive(Debug, Parser)]
@@ -37,6 +40,8 @@ enum Command {
     Publish(PublishArgs),
     /// Run one uninterrupted pass over a source stream and print what it finds, as JSON.
     Oracle(OracleArgs),
+    /// Wait until a pipeline has applied a sequence, showing its position.
+    Wait(WaitArgs),
     /// Compare what a pipeline stored with the oracle's findings; exit code 0 only if they are equal.
     Compare(CompareArgs),
 }
@@ -108,6 +113,21 @@ struct OracleArgs {
 }
 
 #[derive(Debug, Args)]
+struct WaitArgs {
+    #[command(flatten)]
+    nats: NatsArgs,
+    /// The pipeline, `<namespace>/<name>`.
+    #[arg(long)]
+    pipeline: String,
+    /// The sequence.
+    #[arg(long)]
+    through: u64,
+    /// Seconds after which to give up.
+    #[arg(long, default_value_t = 300)]
+    deadline: u64,
+}
+
+#[derive(Debug, Args)]
 struct CompareArgs {
     #[command(flatten)]
     nats: NatsArgs,
@@ -128,6 +148,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Events(args) => print_events(&args),
         Command::Publish(args) => publish_events(&args).await,
         Command::Oracle(args) => print_findings(&args).await,
+        Command::Wait(args) => wait(&args).await,
         Command::Compare(args) => compare(&args).await,
     }
 }
@@ -219,6 +240,30 @@ async fn compare(args: &CompareArgs) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn wait(args: &WaitArgs) -> Result<ExitCode> {
+    let pipeline = parse_pipeline(&args.pipeline)?;
+    let jetstream = connect(&args.nats).await?;
+    let deadline = Duration::from_secs(args.deadline);
+    let mut shown = StreamSeq(0);
+    let progress = |checkpoint: &Checkpoint| {
+        if checkpoint.position.sequence != shown {
+            shown = checkpoint.position.sequence;
+            println!("{pipeline}: position {shown} of {}", args.through);
+        }
+    };
+    let through = StreamSeq(args.through);
+    let last = until_applied(&jetstream, &pipeline, through, deadline, progress).await?;
+    println!("{pipeline}: position {}", last.position.sequence);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse_pipeline(text: &str) -> Result<PipelineKey> {
+    let (namespace, name) = text
+        .split_once('/')
+        .context("--pipeline is <namespace>/<name>")?;
+    Ok(PipelineKey::new(namespace, name)?)
 }
 
 fn read_config(path: &Path) -> Result<WorkerConfig> {

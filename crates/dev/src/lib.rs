@@ -6,6 +6,7 @@
 //! - [`stream`]: reading streams without consuming them.
 //! - [`oracle`]: one uninterrupted pass over a stream: what a pipeline must have stored.
 //! - [`compare`]: what a pipeline stored, beside what the oracle found.
+//! - [`wait`]: waiting for a pipeline by its checkpoints.
 //! - [`cli`]: the commands of `lookback-dev`.
 
 pub mod cli;
@@ -14,3 +15,4 @@ pub mod events;
 pub mod oracle;
 pub mod publish;
 pub mod stream;
+pub mod wait;
