@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The main job on a real local cluster: events are published, the worker is killed in their midst, and
-# the stored alerts are compared with one uninterrupted pass over the stream.
+# the stored alerts are compared with one uninterrupted pass over the stream. It begins with a new
+# cluster and leaves it running, to look around.
 #   EVENTS=60000  how many events
 #   RULES=FILE    more rules, a .tar.gz of Sigma YAML files, beside the project's own
 set -euo pipefail
@@ -27,6 +28,7 @@ tools/image.sh
 cargo build --package lookback-dev
 
 say "Starting Kubernetes and NATS"
+"$cluster" down
 "$cluster" up --nats
 eval "$("$cluster" env)"
 "$cluster" load-image .run/image.tar
@@ -39,7 +41,6 @@ say "Publishing the first half of $events events"
 "$dev" publish --nats "$NATS_URL" --count $((events / 2)) --poison 10
 
 say "Applying rules and a DetectionPipeline"
-kubectl delete namespace "$namespace" --ignore-not-found --wait
 kubectl create namespace "$namespace"
 cp deploy/examples/rules/*.yml "$work/rules/"
 kubectl -n "$namespace" create configmap sigma-rules --from-file=deploy/examples/rules
