@@ -62,7 +62,7 @@ apiVersion: lookback.dev/v1alpha1
 kind: DetectionPipeline
 metadata: {name: $pipeline, namespace: $namespace}
 spec:
-  nats: {urls: ["$NATS_URL_PODS"]}
+  nats: {urls: ["$NATS_POD_URL"]}
   source: {stream: EVENTS, start: Earliest, logsource: {product: windows}}
   rules: {configMaps: [$config_maps], processing: [sysmon]}
   state: {storage: {size: 1Gi, accessMode: ReadWriteOnce}}

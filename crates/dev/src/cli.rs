@@ -7,20 +7,23 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
 use clap::{Args, Parser, Subcommand};
 use jiff::{SignedDuration, Timestamp};
+use lookback::state::FileDigest;
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::config::WorkerConfig;
 use lookback_protocol::names::PipelineKey;
 use lookback_protocol::position::StreamSeq;
+use serde::de::DeserializeOwned;
 
 use crate::compare::{Comparison, stored_alerts, stored_dead_letters};
 use crate::events::{Plan, generate};
-use crate::oracle::{self, Findings, Segment};
+use crate::oracle::{self, Findings, Segment, compile, lineage};
 use crate::publish::{ensure_source_stream, publish};
 use crate::wait::until_applied;
 
@@ -98,18 +101,18 @@ struct PublishArgs {
 struct OracleArgs {
     #[command(flatten)]
     nats: NatsArgs,
-    /// The worker's `config.json`; several after a change of rules, in their order.
+    /// The worker's `config.json`; after a change of rules, one for each set.
     #[arg(long, required = true)]
     config: Vec<PathBuf>,
     /// The folder with the rules of the configuration at the same place.
     #[arg(long, required = true)]
     rules: Vec<PathBuf>,
-    /// The first sequence of each further configuration.
+    /// What `lookback state digest` printed: its lineage is repeated, up to its position.
+    #[arg(long, required_unless_present = "through")]
+    state: Option<PathBuf>,
+    /// The last sequence to apply, when there is no state: all of it under the first configuration.
     #[arg(long)]
-    from: Vec<u64>,
-    /// The last sequence to apply.
-    #[arg(long)]
-    through: u64,
+    through: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -192,37 +195,47 @@ async fn publish_events(args: &PublishArgs) -> Result<ExitCode> {
 }
 
 async fn print_findings(args: &OracleArgs) -> Result<ExitCode> {
-    let configs = args
+    ensure!(
+        args.config.len() == args.rules.len(),
+        "each --config needs a --rules"
+    );
+    let configs: Vec<WorkerConfig> = args
         .config
         .iter()
-        .map(|path| read_config(path))
-        .collect::<Result<Vec<_>>>()?;
-    let config = configs.first().context("at least one --config")?;
-    let starts =
-        std::iter::once(config.source.start).chain(args.from.iter().copied().map(StreamSeq));
-    let segments = configs.iter().zip(&args.rules).zip(starts);
-    let segments = segments
-        .map(|((config, rules), start)| {
-            Ok(Segment {
+        .map(|path| read_json(path))
+        .collect::<Result<_>>()?;
+    let compiled = configs
+        .iter()
+        .zip(&args.rules)
+        .map(|(config, rules)| compile(config, rules));
+    let rules = compiled.collect::<Result<Vec<_>>>()?;
+    let (config, first) = configs
+        .first()
+        .zip(rules.first())
+        .context("at least one --config")?;
+    let (segments, through) = match &args.state {
+        Some(path) => {
+            let state: FileDigest = read_json(path)?;
+            (lineage(&state, &rules)?, state.position.sequence)
+        }
+        None => {
+            let (start, filter) = (config.source.start, config.source.subjects.clone());
+            let segment = Segment {
                 start,
-                rules: oracle::compile(config, rules)?,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    anyhow::ensure!(
-        segments.len() == configs.len(),
-        "each --config needs a --rules, and each but the first a --from"
-    );
+                filter,
+                rules: Arc::clone(first),
+            };
+            (vec![segment], StreamSeq(args.through.unwrap_or(u64::MAX)))
+        }
+    };
     let jetstream = connect(&args.nats).await?;
-    let findings = oracle::run(&jetstream, config, segments, StreamSeq(args.through)).await?;
+    let findings = oracle::run(&jetstream, config, &segments, through).await?;
     println!("{}", serde_json::to_string_pretty(&findings)?);
     Ok(ExitCode::SUCCESS)
 }
 
 async fn compare(args: &CompareArgs) -> Result<ExitCode> {
-    let text = std::fs::read_to_string(&args.oracle)
-        .with_context(|| format!("read {}", args.oracle.display()))?;
-    let findings: Findings = serde_json::from_str(&text).context("read the oracle's findings")?;
+    let findings: Findings = read_json(&args.oracle)?;
     let (namespace, name) = args
         .pipeline
         .split_once('/')
@@ -266,7 +279,7 @@ fn parse_pipeline(text: &str) -> Result<PipelineKey> {
     Ok(PipelineKey::new(namespace, name)?)
 }
 
-fn read_config(path: &Path) -> Result<WorkerConfig> {
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no config.json", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("read the JSON of {}", path.display()))
 }

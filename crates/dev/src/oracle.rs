@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use async_nats::jetstream;
 use futures::TryStreamExt;
 use jiff::Timestamp;
+use lookback::state::FileDigest;
 use lookback_engine::{
     At, Correlator, Decoder, Detector, EngineOptions, RuleFile, RuleSet, Scratch, state_digest,
 };
@@ -19,11 +20,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::stream::{Reader, SourceEvent};
 
-/// One stretch of the log under one set of rules.
-#[derive(Debug)]
+/// One stretch of the log under one filter and one set of rules; it ends where the next begins.
+#[derive(Clone, Debug)]
 pub struct Segment {
     /// Its first sequence.
     pub start: StreamSeq,
+    /// The subjects read; empty for the whole stream.
+    pub filter: Vec<String>,
     /// The rules and settings in force.
     pub rules: Arc<RuleSet>,
 }
@@ -44,151 +47,57 @@ pub struct Findings {
     pub dead_letters: BTreeSet<String>,
 }
 
-/// A pass over events, one at a time.
-pub struct Oracle {
-    partition: u32,
-    segments: std::vec::IntoIter<Segment>,
-    next: Option<Segment>,
-    decoder: Decoder,
-    engine: Option<(Detector, Correlator)>,
-    scratch: Scratch,
-    findings: Findings,
-}
-
-impl Oracle {
-    /// An oracle that begins with the first of `segments`, which are in order of their start.
-    #[must_use]
-    pub fn new(partition: u32, segments: Vec<Segment>) -> Self {
-        let mut segments = segments.into_iter();
-        let next = segments.next();
-        let findings = Findings {
-            position: StreamSeq(0),
-            events: 0,
-            state_digest: String::new(),
-            alerts: BTreeSet::new(),
-            dead_letters: BTreeSet::new(),
-        };
-        Self {
-            partition,
-            segments,
-            next,
-            decoder: Decoder::default(),
-            engine: None,
-            scratch: Scratch::default(),
-            findings,
-        }
-    }
-
-    /// Applies the next event of the log.
-    ///
-    /// # Errors
-    /// When the event comes before the first segment, or windows cannot be carried over an edit of
-    /// the rules.
-    pub fn apply(
-        &mut self,
-        stream_created: Timestamp,
-        sequence: StreamSeq,
-        published: Timestamp,
-        payload: &[u8],
-    ) -> Result<()> {
-        while let Some(segment) = self.next.take_if(|segment| segment.start <= sequence) {
-            self.enter(segment)?;
-        }
-        let Some((detector, correlator)) = &mut self.engine else {
-            bail!("sequence {sequence} comes before the first segment");
-        };
-        let origin = EventOrigin {
-            stream_created,
-            sequence,
-            published,
-        };
-        match self.decoder.decode(payload) {
-            Ok(event) => {
-                let matches = detector.detect(&event, &mut self.scratch);
-                let alerts = correlator.apply(
-                    At {
-                        sequence,
-                        published,
-                    },
-                    &event,
-                    &matches,
-                );
-                let ids = alerts
-                    .iter()
-                    .map(|a| alert_id(&a.rule.id, &a.group_key, &origin));
-                self.findings.alerts.extend(ids);
-            }
-            Err(_) => {
-                self.findings
-                    .dead_letters
-                    .insert(dead_letter_id(self.partition, &origin));
-            }
-        }
-        self.findings.position = sequence;
-        self.findings.events += 1;
-        Ok(())
-    }
-
-    /// What was found.
-    ///
-    /// # Errors
-    /// When a segment after the last event cannot take the windows over.
-    pub fn finish(mut self) -> Result<Findings> {
-        if let Some((_, correlator)) = &mut self.engine {
-            self.findings.state_digest = state_digest(correlator.rows());
-        }
-        Ok(self.findings)
-    }
-
-    fn enter(&mut self, segment: Segment) -> Result<()> {
-        let rows: Vec<_> = match &self.engine {
-            Some((_, correlator)) => correlator.rows().collect(),
-            None => Vec::new(),
-        };
-        let correlator = Correlator::restore(Arc::clone(&segment.rules), rows)
-            .map_err(|error| anyhow::anyhow!("windows at sequence {}: {error}", segment.start))?;
-        self.engine = Some((Detector::new(segment.rules), correlator));
-        self.next = self.segments.next();
-        Ok(())
-    }
-}
-
-/// Reads the source stream through `through` and runs the oracle over it.
+/// Reads the source stream through `through` and makes one pass over it.
 ///
 /// # Errors
 /// When the stream cannot be read, or its incarnation is not the one of the configuration.
 pub async fn run(
     jetstream: &jetstream::Context,
     config: &WorkerConfig,
-    segments: Vec<Segment>,
+    segments: &[Segment],
     through: StreamSeq,
 ) -> Result<Findings> {
-    let start = segments
-        .first()
-        .context("a lineage has at least one segment")?
-        .start;
-    let source = &config.source;
-    let reader = Reader::open(jetstream, &source.stream.name, &source.subjects, start).await?;
-    if reader.created() != source.stream.created {
-        bail!(
-            "stream {} was created {}, the configuration says {}",
-            source.stream.name,
-            reader.created(),
-            source.stream.created
+    let stream = &config.source.stream;
+    let mut pass = Pass::new(config.partition, stream.created);
+    for (index, segment) in segments.iter().enumerate() {
+        let end = segments
+            .get(index + 1)
+            .map_or(through, |next| next.start.previous().min(through));
+        pass.enter(segment)?;
+        let reader = Reader::open(jetstream, &stream.name, &segment.filter, segment.start).await?;
+        let created = reader.created();
+        ensure!(
+            created == stream.created,
+            "stream {} was created {created}, the configuration says {}",
+            stream.name,
+            stream.created
         );
+        let mut events = std::pin::pin!(reader.through(end));
+        while let Some(event) = events.try_next().await? {
+            pass.apply(&event)?;
+        }
     }
-    let created = reader.created();
-    let mut oracle = Oracle::new(config.partition, segments);
-    let mut events = std::pin::pin!(reader.through(through));
-    while let Some(SourceEvent {
-        sequence,
-        published,
-        payload,
-    }) = events.try_next().await?
-    {
-        oracle.apply(created, sequence, published, &payload)?;
-    }
-    oracle.finish()
+    Ok(pass.finish())
+}
+
+/// The segments of a state file's lineage, each with the rules of the configuration that has its
+/// engine digest.
+///
+/// # Errors
+/// When no configuration has the digest of a segment.
+pub fn lineage(state: &FileDigest, rules: &[Arc<RuleSet>]) -> Result<Vec<Segment>> {
+    let segments = state.lineage.iter().map(|segment| {
+        let digest = segment.engine_digest.as_str();
+        let rules = rules.iter().find(|rules| rules.digest() == digest);
+        let rules = rules.with_context(|| format!("no configuration has digest {digest}"))?;
+        let (start, filter) = (segment.start, segment.filter.clone());
+        Ok(Segment {
+            start,
+            filter,
+            rules: Arc::clone(rules),
+        })
+    });
+    segments.collect()
 }
 
 /// Compiles the rules of `config` from files under `directory`, laid out as `<configMap>/<key>`, or
@@ -228,5 +137,95 @@ fn rule_path(directory: &Path, name: &str) -> PathBuf {
     match name.split_once('/') {
         Some((_, key)) if !nested.exists() => directory.join(key),
         _ => nested,
+    }
+}
+
+/// A pass over events, one at a time.
+struct Pass {
+    partition: u32,
+    stream_created: Timestamp,
+    decoder: Decoder,
+    engine: Option<(Detector, Correlator)>,
+    scratch: Scratch,
+    findings: Findings,
+}
+
+impl Pass {
+    fn new(partition: u32, stream_created: Timestamp) -> Self {
+        Self {
+            partition,
+            stream_created,
+            decoder: Decoder::default(),
+            engine: None,
+            scratch: Scratch::default(),
+            findings: Findings {
+                position: StreamSeq(0),
+                events: 0,
+                state_digest: String::new(),
+                alerts: BTreeSet::new(),
+                dead_letters: BTreeSet::new(),
+            },
+        }
+    }
+
+    /// Goes on under the rules of `segment`, with the windows they leave.
+    fn enter(&mut self, segment: &Segment) -> Result<()> {
+        let rows: Vec<_> = self
+            .engine
+            .iter()
+            .flat_map(|(_, correlator)| correlator.rows())
+            .collect();
+        let correlator = Correlator::restore(Arc::clone(&segment.rules), rows)
+            .map_err(|error| anyhow!("windows at sequence {}: {error}", segment.start))?;
+        self.engine = Some((Detector::new(Arc::clone(&segment.rules)), correlator));
+        Ok(())
+    }
+
+    fn apply(&mut self, event: &SourceEvent) -> Result<()> {
+        let (detector, correlator) = self
+            .engine
+            .as_mut()
+            .context("a pass begins with a segment")?;
+        let (sequence, published) = (event.sequence, event.published);
+        let origin = EventOrigin {
+            stream_created: self.stream_created,
+            sequence,
+            published,
+        };
+        match self.decoder.decode(&event.payload) {
+            Ok(decoded) => {
+                let matches = detector.detect(&decoded, &mut self.scratch);
+                let alerts = correlator.apply(
+                    At {
+                        sequence,
+                        published,
+                    },
+                    &decoded,
+                    &matches,
+                );
+                let ids = alerts
+                    .iter()
+                    .map(|a| alert_id(&a.rule.id, &a.group_key, &origin));
+                self.findings.alerts.extend(ids);
+            }
+            Err(_) => {
+                self.findings
+                    .dead_letters
+                    .insert(dead_letter_id(self.partition, &origin));
+            }
+        }
+        self.findings.position = sequence;
+        self.findings.events += 1;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Findings {
+        let rows: Vec<_> = self
+            .engine
+            .iter()
+            .flat_map(|(_, correlator)| correlator.rows())
+            .collect();
+        self.findings.state_digest = state_digest(rows);
+        self.findings
     }
 }
