@@ -8,6 +8,7 @@
 //! - [`compare`]: what a pipeline stored, beside what the oracle found.
 //! - [`wait`]: waiting for a pipeline by its checkpoints.
 //! - [`cli`]: the commands of `lookback-dev`.
+//! - [`support`]: real servers, cut connections and waiting, for the tests.
 
 pub mod cli;
 pub mod compare;
@@ -15,4 +16,5 @@ pub mod events;
 pub mod oracle;
 pub mod publish;
 pub mod stream;
+pub mod support;
 pub mod wait;
