@@ -283,7 +283,11 @@ func onNode(c cluster, s settings, args []string) error {
 	if err != nil {
 		return fmt.Errorf("find the working directory: %w", err)
 	}
-	command := exec.Command(args[0], args[1:]...)
+	executable, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this executable: %w", err)
+	}
+	command := exec.Command(executable, append([]string{roleNodeExec}, args...)...)
 	command.Dir = here
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
 	command.Env = append(os.Environ(), "KUBECONFIG="+c.nodeKubeconfigFile(),

@@ -16,6 +16,7 @@ const (
 	roleKeeper   = "keeper"
 	roleInit     = "node-init"
 	roleNodeMain = "node-supervisor"
+	roleNodeExec = "node-exec"
 )
 
 // startKeeper starts the process that holds the cluster, in a session of its own so that it

@@ -69,6 +69,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	name, rest := args[0], args[1:]
+	if name == roleNodeExec && len(rest) > 0 {
+		return becomeCommand(rest)
+	}
 	if role, ok := roles[name]; ok && len(rest) == 1 {
 		return role(cluster{name: filepath.Base(rest[0]), dir: rest[0]})
 	}

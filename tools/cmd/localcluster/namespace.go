@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -101,8 +102,8 @@ func nodeDialer(initPID int) (func(address string) (net.Conn, error), error) {
 	}, nil
 }
 
-// execInNode runs a command in the node's network, mounts and processes, with this terminal, and
-// returns its exit code. As a process of the node it ends with the node.
+// execInNode runs a command in the node's network, mounts and processes and returns its exit code.
+// As a process of the node it ends with the node.
 func execInNode(initPID int, command *exec.Cmd) (code int, err error) {
 	inside, err := newThread(func() error {
 		// Threads share their working directory and root; to see other mounts this one must not.
@@ -120,7 +121,6 @@ func execInNode(initPID int, command *exec.Cmd) (code int, err error) {
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	inside.run(func() { err = command.Start() })
 	if err != nil {
 		return 0, fmt.Errorf("start %s in the node: %w", command.Path, err)
@@ -142,4 +142,22 @@ func execInNode(initPID int, command *exec.Cmd) (code int, err error) {
 		return 0, fmt.Errorf("run %s in the node: %w", command.Path, err)
 	}
 	return 0, nil
+}
+
+// becomeCommand is this program's last step on the node before it is the caller's command: it asks
+// the kernel to end the command with `exec`. The Go runtime can ask that for a child, but takes a
+// parent in another process namespace for a dead one.
+func becomeCommand(args []string) error {
+	runtime.LockOSThread() // the request is the thread's
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("ask for the end of %s with this process: %w", args[0], err)
+	}
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return fmt.Errorf("find a command on the node: %w", err)
+	}
+	if err := unix.Exec(path, args, os.Environ()); err != nil {
+		return fmt.Errorf("run %s on the node: %w", path, err)
+	}
+	return nil
 }
