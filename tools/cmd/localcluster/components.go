@@ -86,8 +86,8 @@ func kubeletCommand(l layout) command {
 	return command{name: "kubelet", path: l.kube("kubelet"), args: []string{
 		"--config=" + l.path("kubelet.yaml"),
 		"--kubeconfig=" + l.nodeKubeconfigFile(),
-		"--root-dir=" + l.path("kubelet"),
-		"--cert-dir=" + l.path("kubelet", "pki"),
+		"--root-dir=" + kubeletFolder,
+		"--cert-dir=" + kubeletFolder + "/pki",
 		"--hostname-override=" + nodeName,
 		"--node-ip=" + nodeAddress,
 	}}

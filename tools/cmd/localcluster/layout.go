@@ -68,6 +68,9 @@ func (c cluster) log(name string) string     { return c.path("logs", name+".log"
 // short whatever the checkout's is: a socket's path ends at 107 bytes.
 const containerdSocket = "/run/containerd/containerd.sock"
 
+// kubeletFolder is where the node shows the `kubelet` folder of the run.
+const kubeletFolder = "/var/lib/kubelet"
+
 func (l layout) kube(name string) string { return filepath.Join(l.Programs.Kube, name) }
 
 func (l layout) apiURL() string {

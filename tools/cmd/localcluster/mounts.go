@@ -52,7 +52,10 @@ func prepareMounts(c cluster) error {
 			return err
 		}
 	}
-	return keepVisible(run, c.dir)
+	if err := keepVisible(run, c.dir); err != nil {
+		return err
+	}
+	return shorten(c.path("kubelet"), kubeletFolder)
 }
 
 // mountSys shows the devices of the new network namespace and, below them, the machine's cgroups
@@ -107,6 +110,17 @@ func keepVisible(folder *os.File, path string) error {
 		return fmt.Errorf("make %s in the node: %w", path, err)
 	}
 	return mount(fmt.Sprintf("/proc/self/fd/%d", folder.Fd()), path, "", unix.MS_BIND|unix.MS_REC, "")
+}
+
+// shorten shows a folder at a second place. The kubelet makes sockets in its folder, and the path
+// of one ends at 107 bytes.
+func shorten(folder, place string) error {
+	for _, made := range []string{folder, place} {
+		if err := os.MkdirAll(made, 0o700); err != nil {
+			return fmt.Errorf("make %s in the node: %w", made, err)
+		}
+	}
+	return mount(folder, place, "", unix.MS_BIND, "")
 }
 
 func mount(source, target, kind string, flags uintptr, data string) error {
