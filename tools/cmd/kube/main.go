@@ -24,6 +24,8 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+
+	"lookback.dev/tools/internal/provisioner"
 )
 
 // programs maps the name of a program to its command.
@@ -34,7 +36,7 @@ var programs = map[string]func() *cobra.Command{
 	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 	"kube-proxy":              proxy.NewProxyCommand,
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
-	"local-provisioner":       newProvisionerCommand,
+	"local-provisioner":       provisioner.NewCommand,
 }
 
 func main() {

@@ -18,6 +18,9 @@ const (
 	cgroupsEmpty = 10 * time.Second // how long the kernel may take to let go of ended processes
 )
 
+// podControllers are those that the kubelet uses where the machine has them.
+var podControllers = []string{"cpu", "cpuset", "memory", "pids", "hugetlb", "io"}
+
 // cgroupRoots are the mounted hierarchies: several of version 1, one of version 2, or both.
 func cgroupRoots() ([]string, error) {
 	mounts, err := os.Open("/proc/self/mountinfo")
@@ -62,6 +65,11 @@ func makeCgroups(name string) error {
 		return err
 	}
 	for _, root := range roots {
+		if root == cgroupFolder {
+			if err := passControllers(root); err != nil {
+				return err
+			}
+		}
 		folder := filepath.Join(root, name)
 		if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("make cgroup %s: %w", folder, err)
@@ -71,6 +79,25 @@ func makeCgroups(name string) error {
 			if err := inherit(root, folder, file); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// passControllers lets the children of a version 2 hierarchy that is alone have the controllers the
+// kubelet insists on.
+func passControllers(root string) error {
+	has, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	if err != nil {
+		return fmt.Errorf("read the controllers of cgroup %s: %w", root, err)
+	}
+	for _, controller := range strings.Fields(string(has)) {
+		if !slices.Contains(podControllers, controller) {
+			continue
+		}
+		file := filepath.Join(root, "cgroup.subtree_control")
+		if err := os.WriteFile(file, []byte("+"+controller), 0o644); err != nil {
+			return fmt.Errorf("pass controller %s on from cgroup %s: %w", controller, root, err)
 		}
 	}
 	return nil

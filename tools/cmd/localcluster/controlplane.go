@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"time"
 )
 
@@ -11,53 +9,6 @@ const (
 	controlPlaneWithin = 120 * time.Second
 	nodeWithin         = 180 * time.Second
 )
-
-// holdControlPlane runs the control plane as children of the keeper, on ports that it holds. It
-// returns a channel for an end that nobody asked for, and a function that ends it.
-func holdControlPlane(c cluster, s settings, progress progressWriter) (<-chan error, func() error, error) {
-	var held []*os.File
-	for _, port := range []*int{&s.Ports.API, &s.Ports.Etcd, &s.Ports.EtcdPeer} {
-		number, file, err := reservePort()
-		if err != nil {
-			return nil, nil, err
-		}
-		*port, held = number, append(held, file)
-	}
-	if err := c.save(s); err != nil {
-		return nil, nil, err
-	}
-	l := layoutOf(c, s)
-	if err := l.writeAccess(); err != nil {
-		return nil, nil, err
-	}
-	sup, err := newSupervisor(c.path("logs"))
-	if err != nil {
-		return nil, nil, err
-	}
-	stop := func() error {
-		err := sup.stopAll()
-		for _, file := range held {
-			file.Close()
-		}
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() {
-		ctx, cancel := context.WithTimeoutCause(context.Background(), controlPlaneWithin,
-			fmt.Errorf("not within %s", controlPlaneWithin))
-		defer cancel()
-		err := sup.startControlPlane(ctx, l, progress)
-		if err == nil {
-			sup.setReady()
-			err = sup.serveControl(c.controlSocket())
-		}
-		progress.end(err)
-		if err != nil {
-			ended <- err
-		}
-	}()
-	return ended, stop, nil
-}
 
 // startControlPlane starts what a cluster of either size has. Etcd and the API server come up side
 // by side: the one waits for the other.

@@ -2,17 +2,17 @@
 //
 // # Layout
 //
-//	main, commands            the command line
-//	workspace, settings       folders and files: where a cluster is found and what it was asked to be
-//	programs, cache, build    programs built once a user, by the hash of their inputs
-//	up, keeper                the life of a cluster: one keeper process holds it
-//	controlplane, supervisor  the programs of a cluster, started, watched and stopped
-//	control, progress         how commands talk to a cluster that runs, and to one that starts
-//	node, namespace, mounts,  the full node in network, mount and process namespaces of its own
-//	cgroups, forward, thread
-//	layout, components,       addresses, arguments, configuration files and certificates
-//	config, certs, ports
-//	image                     images without Docker
+//	main, commands, inside, make  the command line
+//	workspace, settings, facts    folders and files: where a cluster is found and what it was asked to be
+//	programs, cache, build        programs built once a user, by the hash of their inputs
+//	up, keeper, hold              the life of a cluster: one keeper process holds it
+//	supervisor, control, progress its programs are started, watched, stopped; how commands talk to it
+//	controlplane, node            what is started in which order
+//	namespace, mounts, cgroups,   the full node has a network, mounts and processes of its own, and
+//	forward, thread, host         doors on 127.0.0.1
+//	layout, components, config,   addresses, arguments, configuration files, certificates, ports and
+//	certs, ports, api             what is asked of the API server
+//	image                         images without Docker
 package main
 
 import (

@@ -26,7 +26,7 @@ func (p program) inModule() bool { return len(p.sources) > 0 }
 var kubeProgram = program{
 	name:    "kube",
 	target:  "./cmd/kube",
-	sources: []string{"go.mod", "go.sum", "cmd/kube"},
+	sources: []string{"go.mod", "go.sum", "cmd/kube", "internal/provisioner"},
 	ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v" + kubernetesVersion +
 		" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34",
 	links: []string{

@@ -179,6 +179,7 @@ func down(c cluster, show io.Writer) error {
 		return err
 	}
 	if !found {
+		fmt.Fprintf(show, "cluster %s is not up\n", c.name)
 		return os.RemoveAll(c.dir)
 	}
 	if s.Size == fullNode && os.Geteuid() != 0 {

@@ -1,10 +1,10 @@
-// A provisioner for the StorageClass of the local cluster: a folder and a `local` volume for each
-// claim, both removed with the claim.
+// Package provisioner serves the StorageClass of the local cluster: a folder and a `local` volume
+// for each claim, both removed with the claim.
 //
 // Volumes made in advance stay Released after their first claim and a second run hangs on them,
 // and the in-tree hostpath provisioner makes folders that only root can write. The kubelet applies
 // fsGroup to `local` volumes, so a container that is not root can write here.
-package main
+package provisioner
 
 import (
 	"context"
@@ -29,7 +29,7 @@ import (
 const (
 	provisionerName = "lookback.dev/local"
 	selectedNode    = "volume.kubernetes.io/selected-node"
-	storageClaimed  = "volume.kubernetes.io/storage-provisioner"
+	claimedFor      = "volume.kubernetes.io/storage-provisioner"
 	provisionedBy   = "pv.kubernetes.io/provisioned-by"
 )
 
@@ -41,14 +41,15 @@ type provisioner struct {
 	root    string
 }
 
-func newProvisionerCommand() *cobra.Command {
+// NewCommand returns the program `local-provisioner`.
+func NewCommand() *cobra.Command {
 	var kubeconfig, root string
 	command := &cobra.Command{
 		Use:   "local-provisioner",
 		Short: "Provision folders of this node as `local` volumes",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			return runProvisioner(command.Context(), kubeconfig, root)
+			return run(command.Context(), kubeconfig, root)
 		},
 	}
 	command.Flags().StringVar(&kubeconfig, "kubeconfig", "", "file with the address of the API server")
@@ -56,10 +57,7 @@ func newProvisionerCommand() *cobra.Command {
 	return command
 }
 
-func runProvisioner(ctx context.Context, kubeconfig, root string) error {
-	if ctx == nil {
-		ctx = context.Background()
-	}
+func run(ctx context.Context, kubeconfig, root string) error {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
@@ -114,7 +112,7 @@ func (p *provisioner) pass(ctx context.Context) {
 // isPending tells whether the scheduler has chosen a node for the claim and waits for us.
 func isPending(claim *corev1.PersistentVolumeClaim) bool {
 	return claim.Status.Phase == corev1.ClaimPending && claim.Spec.VolumeName == "" && claim.DeletionTimestamp == nil &&
-		claim.Annotations[storageClaimed] == provisionerName && claim.Annotations[selectedNode] != ""
+		claim.Annotations[claimedFor] == provisionerName && claim.Annotations[selectedNode] != ""
 }
 
 func (p *provisioner) provision(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
