@@ -65,8 +65,9 @@ type buildReport struct {
 	out      io.Writer
 	lines    *io.PipeWriter
 	started  time.Time
+	read     chan struct{} // closed when all lines are
 	finished chan struct{}
-	reading  sync.WaitGroup
+	told     chan struct{} // closed when the last word is
 
 	mu         sync.Mutex
 	expected   int
@@ -76,17 +77,21 @@ type buildReport struct {
 }
 
 func newBuildReport(name string, out io.Writer) *buildReport {
-	read, write := io.Pipe()
-	r := &buildReport{name: name, out: out, lines: write, started: time.Now(), finished: make(chan struct{})}
+	lines, write := io.Pipe()
+	r := &buildReport{
+		name: name, out: out, lines: write, started: time.Now(),
+		read: make(chan struct{}), finished: make(chan struct{}), told: make(chan struct{}),
+	}
 	fmt.Fprintf(out, "%s: building\n", name)
-	r.reading.Go(func() { r.read(read) })
-	r.reading.Go(r.tick)
+	go r.readLines(lines)
+	go r.tick()
 	return r
 }
 
 func (r *buildReport) Write(p []byte) (int, error) { return r.lines.Write(p) }
 
-func (r *buildReport) read(lines io.Reader) {
+func (r *buildReport) readLines(lines io.Reader) {
+	defer close(r.read)
 	scanner := bufio.NewScanner(lines)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
@@ -105,6 +110,7 @@ func (r *buildReport) read(lines io.Reader) {
 }
 
 func (r *buildReport) tick() {
+	defer close(r.told)
 	ticker := time.NewTicker(progressEvery)
 	defer ticker.Stop()
 	for {
@@ -152,6 +158,7 @@ func (r *buildReport) tail() string {
 
 func (r *buildReport) end() {
 	r.lines.Close()
+	<-r.read
 	close(r.finished)
-	r.reading.Wait()
+	<-r.told
 }

@@ -17,8 +17,7 @@ func (s *supervisor) startControlPlane(ctx context.Context, l layout, progress p
 	if err != nil {
 		return err
 	}
-	always := func(context.Context) error { return nil }
-	s.add(etcdCommand(l), always)
+	s.add(etcdCommand(l), launched)
 	s.add(apiServerCommand(l), api.found("/readyz"))
 	started := []string{"etcd", "kube-apiserver"}
 	for _, name := range started {
@@ -33,7 +32,7 @@ func (s *supervisor) startControlPlane(ctx context.Context, l layout, progress p
 		progress.step("API server ready")
 		return nil
 	}
-	s.add(controllerManagerCommand(l), always)
+	s.add(controllerManagerCommand(l), launched)
 	if err := s.start(ctx, "kube-controller-manager"); err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func (s *supervisor) startNode(ctx context.Context, l layout, progress progressW
 	}
 	needed := []string{"containerd", "etcd", "kube-apiserver", "kube-controller-manager"}
 	for _, c := range []command{kubeletCommand(l), schedulerCommand(l), proxyCommand(l), provisionerCommand(l)} {
-		s.add(c, func(context.Context) error { return nil })
+		s.add(c, launched)
 		if err := s.launch(c.name); err != nil {
 			return err
 		}
