@@ -32,10 +32,7 @@ func up(ctx context.Context, w workspace, c cluster, r request, show io.Writer) 
 			return err
 		}
 	}
-	programs, err := buildFor(ctx, w, r, show)
-	if err != nil {
-		return err
-	}
+	var programs *programPaths
 	for {
 		unlock, err := c.lock()
 		if err != nil {
@@ -46,9 +43,18 @@ func up(ctx context.Context, w workspace, c cluster, r request, show io.Writer) 
 			unlock()
 			return err
 		}
+		if !found && programs == nil {
+			unlock() // a build takes long, and `down` shall not wait for it
+			built, err := buildFor(ctx, w, r, show)
+			if err != nil {
+				return err
+			}
+			programs = &built
+			continue
+		}
 		if !found {
 			defer unlock()
-			return c.create(r, programs, show)
+			return c.create(r, *programs, show)
 		}
 		if complete, why := c.complete(s); !complete {
 			fmt.Fprintf(show, "cluster %s: clearing away what is left of it: %s\n", c.name, why)
