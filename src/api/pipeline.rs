@@ -1,7 +1,10 @@
 //! The spec of a DetectionPipeline. What stands here is shape: patterns, bounds, what may not change.
 //! Whether it can work (does the stream exist, do the rules compile) is found by validation and said
 //! in conditions.
-#![expect(unreachable_pub, reason = "kube's derive copies these types into functions")]
+#![expect(
+    unreachable_pub,
+    reason = "kube's derive copies these types into functions"
+)]
 
 use std::collections::BTreeMap;
 
@@ -141,7 +144,10 @@ pub struct SourceSpec {
     pub stream: String,
     /// Subjects to read; empty for the whole stream. A change takes effect at the next event.
     #[serde(default)]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 255), regex(pattern = r"^[^\s]+$")))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 255), regex(pattern = r"^[^\s]+$"))
+    )]
     pub subjects: Vec<String>,
     /// Where a new pipeline begins: with the next event, or with the oldest one kept. Resolved once.
     #[serde(default)]
