@@ -30,7 +30,7 @@ use self::pull::Pull;
 use super::api::{ApiError, Code, TIMEOUT, unavailable};
 use super::connect::Nats;
 use super::consumers::ObservedConsumer;
-use super::streams::ObservedStream;
+use super::streams;
 use crate::worker::ports::{AckToken, ConsumerFacts, Log, Pulled, Unavailable};
 
 /// A reset of a consumer that is missing or has no leader is never answered, so waiting is no use.
@@ -68,13 +68,7 @@ impl JetStreamLog {
 
 impl Log for JetStreamLog {
     async fn stream(&mut self) -> Result<StreamFacts, Unavailable> {
-        let info: ObservedStream = self
-            .nats
-            .api(
-                &format!("STREAM.INFO.{}", self.stream),
-                &Value::Null,
-                TIMEOUT,
-            )
+        let info = streams::info(&self.nats, &self.stream)
             .await
             .map_err(unavailable("STREAM.INFO", &self.stream))?;
         Ok(info.facts(&self.stream))

@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, jetstream};
+use bytes::Bytes;
 use futures::StreamExt;
 use lookback::nats::connect::{Nats, Options};
+use lookback::nats::consumers;
 use lookback::nats::log::JetStreamLog;
 use lookback::worker::ports::{Log, Pulled};
-use lookback_dev::support::{TcpProxy, eventually};
+use lookback_dev::support::{NatsCluster, TcpProxy, eventually};
 use lookback_protocol::continuity::{Continuity, Verdict};
 use lookback_protocol::position::StreamSeq;
 use lookback_protocol::start::MessageAt;
 
 use crate::nats_fixture::{
-    CONSUMER, Fixture, SOON, STREAM, connect, delivery, end_of_pull, position, target,
+    CONSUMER, Fixture, SOON, STREAM, connect, delivery, desired_consumer, end_of_pull, position,
+    target,
 };
 
 async fn proxied(fixture: &Fixture) -> Result<(TcpProxy, JetStreamLog)> {
@@ -500,6 +503,46 @@ async fn events_of_the_largest_size_all_come() -> Result<()> {
             (delivery.consumer_sequence, delivery.payload.len()),
             (n, payload.len())
         );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn on_three_replicas_a_reset_without_a_leader_is_proven_by_the_facts() -> Result<()> {
+    let cluster = NatsCluster::start().await?;
+    let nats = connect(cluster.urls().remove(0)).await?;
+    let js = jetstream::new(nats.client().clone());
+    let config = jetstream::stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["ev.>".to_owned()],
+        num_replicas: 3,
+        ..Default::default()
+    };
+    js.create_stream(config).await?;
+    consumers::ensure(&nats, &desired_consumer()).await?;
+    for _ in 0..50 {
+        js.publish("ev.a", "{}".into()).await?.await?;
+    }
+    let mut log = JetStreamLog::new(nats.clone(), STREAM, CONSUMER);
+    for next in [31, 11, 41] {
+        let step_down = format!("$JS.API.CONSUMER.LEADER.STEPDOWN.{STREAM}.{CONSUMER}");
+        nats.client().request(step_down, Bytes::new()).await?;
+        eventually(
+            Duration::from_secs(30),
+            "the reset shows in the facts",
+            async || {
+                log.close().await?;
+                // Without a leader it is not answered, and not done either.
+                log.reset(StreamSeq(next)).await.ok();
+                let facts = log.consumer().await?.unwrap();
+                ensure!((facts.delivered_consumer, facts.delivered.0) == (0, next - 1));
+                log.open().await?;
+                let first = delivery(&mut log).await?;
+                ensure!((first.consumer_sequence, first.sequence.0) == (1, next));
+                Ok(())
+            },
+        )
+        .await?;
     }
     Ok(())
 }
