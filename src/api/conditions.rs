@@ -248,8 +248,17 @@ pub fn markdown() -> String {
             "\n## {condition}\n\n| Reason | Status | Effect | Meaning | What ends it |\n|---|---|---|---|---|\n"
         );
         for reason in rows {
-            let Row { status, effect, meaning, ended_by, .. } = reason.row();
-            let _ = writeln!(text, "| {reason} | {status:?} | {effect:?} | {meaning} | {ended_by} |");
+            let Row {
+                status,
+                effect,
+                meaning,
+                ended_by,
+                ..
+            } = reason.row();
+            let _ = writeln!(
+                text,
+                "| {reason} | {status:?} | {effect:?} | {meaning} | {ended_by} |"
+            );
         }
     }
     text
@@ -263,7 +272,11 @@ mod tests {
     fn every_reason_that_is_not_fine_says_what_ends_it() {
         for reason in Reason::ALL {
             let row = reason.row();
-            assert_eq!(row.effect == Effect::Fine, row.ended_by.is_empty(), "{reason}");
+            assert_eq!(
+                row.effect == Effect::Fine,
+                row.ended_by.is_empty(),
+                "{reason}"
+            );
         }
     }
 

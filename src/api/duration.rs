@@ -128,7 +128,17 @@ mod tests {
 
     #[test]
     fn what_the_pattern_refuses_is_refused() {
-        for text in ["", "5", "m", "1h30m", "-1s", "1.5s", "5 m", "5M", "999999999999d"] {
+        for text in [
+            "",
+            "5",
+            "m",
+            "1h30m",
+            "-1s",
+            "1.5s",
+            "5 m",
+            "5M",
+            "999999999999d",
+        ] {
             assert!(text.parse::<Duration>().is_err(), "{text:?} was accepted");
         }
     }

@@ -140,7 +140,10 @@ pub struct SourceSpec {
     pub stream: String,
     /// Subjects to read; empty for the whole stream. A change takes effect at the next event.
     #[serde(default)]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 255), regex(pattern = r"^[^\s]+$")))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 255), regex(pattern = r"^[^\s]+$"))
+    )]
     pub subjects: Vec<String>,
     /// Where a new pipeline begins: with the next event, or with the oldest one kept. Resolved once.
     #[serde(default)]

@@ -135,7 +135,14 @@ mod tests {
             .map(|text| text.parse::<Bytes>().map(|amount| amount.bytes()).ok());
         assert_eq!(
             amounts,
-            [Some(1_024), Some(1_000), Some(10_737_418_240), Some(1_610_612_736), None, Some(42)]
+            [
+                Some(1_024),
+                Some(1_000),
+                Some(10_737_418_240),
+                Some(1_610_612_736),
+                None,
+                Some(42)
+            ]
         );
     }
 
@@ -153,7 +160,9 @@ mod tests {
 
     #[test]
     fn what_the_pattern_refuses_is_refused() {
-        for text in ["", "Gi", "1.", ".5Gi", "-1", "1GiB", "1e3", "1.0001Gi", "1 Gi"] {
+        for text in [
+            "", "Gi", "1.", ".5Gi", "-1", "1GiB", "1e3", "1.0001Gi", "1 Gi",
+        ] {
             assert!(text.parse::<Bytes>().is_err(), "{text:?} was accepted");
         }
     }
