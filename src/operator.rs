@@ -4,4 +4,5 @@
 pub mod backoff;
 pub mod lease;
 pub mod metrics;
+pub mod pipeline;
 pub mod report;

@@ -1,0 +1,6 @@
+//! One pipeline, from what a person asks for to what runs.
+
+pub mod build;
+pub mod facts;
+pub mod problem;
+pub mod validate;

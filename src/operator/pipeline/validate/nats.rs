@@ -1,0 +1,1 @@
+//! What NATS answered: whether it can carry the pipeline.
