@@ -172,7 +172,6 @@ reasons! {
     NoRules: RulesLoaded = False, Stalled, "no document of the set can be used", "put Sigma rules under keys *.yml, *.yaml or *.tar.gz of the ConfigMaps";
     RulesRejected: RulesLoaded = False, Stalled, "documents cannot be used, so the set before it keeps running", "correct the documents that the message names, or set spec.rules.onError: LoadGood";
     DocumentsLeftOut: RulesLoaded = False, Warning, "documents cannot be used and are left out", "correct the documents that the message names";
-    ProcessingUnclear: RulesLoaded = False, Stalled, "a name in spec.rules.processing stands for more than one file", "write it as <configMap>/<key>";
     NoDeadLetters: DeadLettersClear = True, Fine, "no event is parked", "";
     EventsParked: DeadLettersClear = False, Warning, "events could not be applied and are parked", "read them from the dead-letter stream, correct their producer, and purge them";
     DeadLettersFull: DeadLettersClear = False, Stalled, "the dead-letter stream has no room; the worker waits and loses nothing", "raise spec.deadLetters.maxBytes, or purge dead letters that are done with";

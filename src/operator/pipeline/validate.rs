@@ -8,17 +8,22 @@ mod spec;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
 use lookback_engine::{RuleFile, RuleProblem};
 use lookback_protocol::config::{CommitConfig, CorrelationConfig, LogSource};
-use lookback_protocol::names::Owner;
+use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
 
+use super::facts::{Dereferenced, Settings};
 use super::problem::Problem;
-use crate::api::pipeline::{AccessMode, DeletionPolicy, LogLevel};
-use crate::api::quantity::Bytes;
+use crate::api::conditions::Reason;
+use crate::api::pipeline::{AccessMode, DeletionPolicy, LogLevel, StorageSpec};
+use crate::api::{self, Bytes, DetectionPipeline};
 
+pub use rules::Compiler;
 pub use spec::needed_secrets;
 
 /// The epoch of every pipeline: nothing moves its cursor yet.
@@ -184,4 +189,132 @@ pub struct ValidatedWorker {
     pub labels: BTreeMap<String, String>,
     /// How much it logs.
     pub log_level: LogLevel,
+}
+
+/// Checks `pipeline` against what was found outside.
+#[must_use]
+pub fn validate(
+    pipeline: &DetectionPipeline,
+    facts: &Dereferenced,
+    settings: &Settings,
+    compiler: &Compiler,
+) -> Validation {
+    let spec = &pipeline.spec;
+    let owner = match owner(pipeline, settings) {
+        Ok(owner) => owner,
+        Err(problem) => return Validation::refused(vec![problem]),
+    };
+    let mut problems = spec::problems(spec);
+    let logsource = spec::logsource(&spec.source.logsource);
+    let correlation = spec::correlation(&spec.correlation);
+    let chosen = rules::choose(
+        &spec.rules,
+        &facts.rules,
+        facts.running.as_ref(),
+        &logsource,
+        &correlation,
+        compiler,
+    );
+    let secrets = nats::missing_secrets(&facts.secrets);
+    let readable = nats::readable(&spec.source, &owner, facts);
+    let can_build = problems.is_empty() && secrets.is_empty();
+    problems.extend(secrets);
+    problems.extend(chosen.problem);
+    problems.extend(nats::outdated(&facts.nats));
+    let readable = match readable {
+        Ok(readable) => Some(readable),
+        Err(problem) => {
+            problems.extend(problem);
+            None
+        }
+    };
+    let parts = chosen.rules.zip(readable).filter(|_| can_build);
+    let pipeline = parts.map(|(rules, readable)| {
+        let replicas = nats::replicas(spec.alerts.replicas, readable.server);
+        ValidatedPipeline {
+            owner_reference: owner_reference(pipeline),
+            owner,
+            epoch: EPOCH,
+            nats: spec::nats(&spec.nats),
+            source: ValidatedSource {
+                stream: readable.stream,
+                subjects: spec.source.subjects.clone(),
+                logsource,
+                start: readable.start,
+            },
+            rules,
+            correlation,
+            commit: spec::commit(&spec.commit),
+            storage: storage(&spec.state.storage, facts.stateful_set.as_ref()),
+            alerts: store(replicas, &spec.alerts.max_age, &spec.alerts.max_bytes),
+            dead_letters: store(
+                replicas,
+                &spec.dead_letters.max_age,
+                &spec.dead_letters.max_bytes,
+            ),
+            max_attempts: spec.dead_letters.max_attempts.unsigned_abs(),
+            bucket_replicas: nats::replicas(None, readable.server),
+            worker: spec::worker(&spec.worker, &settings.image),
+            deletion_policy: spec.deletion_policy,
+        }
+    });
+    Validation {
+        pipeline,
+        problems,
+        rules: chosen.report,
+    }
+}
+
+impl Validation {
+    fn refused(problems: Vec<Problem>) -> Self {
+        Self {
+            pipeline: None,
+            problems,
+            rules: RulesReport::default(),
+        }
+    }
+}
+
+fn owner(pipeline: &DetectionPipeline, settings: &Settings) -> Result<Owner, Problem> {
+    let namespace = pipeline.namespace().unwrap_or_default();
+    let key = PipelineKey::new(&namespace, &pipeline.name_any())
+        .map_err(|error| Problem::new(Reason::InvalidSpec, error.to_string()))?;
+    Ok(Owner {
+        cluster: settings.cluster.clone(),
+        pipeline: key,
+    })
+}
+
+fn owner_reference(pipeline: &DetectionPipeline) -> OwnerReference {
+    pipeline
+        .controller_owner_ref(&())
+        .unwrap_or_else(|| OwnerReference {
+            api_version: DetectionPipeline::api_version(&()).into_owned(),
+            kind: DetectionPipeline::kind(&()).into_owned(),
+            name: pipeline.name_any(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        })
+}
+
+fn storage(spec: &StorageSpec, existing: Option<&StatefulSet>) -> ValidatedStorage {
+    let template_size = existing.and_then(|set| {
+        let template = set.spec.as_ref()?.volume_claim_templates.as_ref()?.first()?;
+        let requests = template.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        Bytes::try_from(requests.get("storage")?.clone()).ok()
+    });
+    ValidatedStorage {
+        size: spec.size.clone(),
+        template_size: template_size.unwrap_or_else(|| spec.size.clone()),
+        class: spec.storage_class_name.clone(),
+        access_mode: spec.access_mode,
+    }
+}
+
+fn store(replicas: u8, max_age: &api::Duration, max_bytes: &Bytes) -> ValidatedStore {
+    ValidatedStore {
+        replicas,
+        max_age: Duration::from_millis(max_age.milliseconds()),
+        max_bytes: max_bytes.bytes(),
+    }
 }
