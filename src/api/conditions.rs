@@ -143,7 +143,7 @@ reasons! {
     AlertsFull: NatsReady = False, Stalled, "the alerts stream has no room; the worker waits and loses nothing", "raise spec.alerts.maxBytes, or purge alerts that are done with";
     StoreUnavailable: NatsReady = False, Waiting, "a store does not answer; the worker waits and loses nothing", "ends by itself when the stream has a leader again";
     NatsUnknown: NatsReady = Unknown, Waiting, "NATS was not asked yet", "ends by itself once what the other conditions name is there";
-    Positioned: ConsumerReady = True, Fine, "the consumer exists and the worker reads from it", "";
+    Positioned: ConsumerReady = True, Fine, "the consumer exists, and the worker moves its cursor", "";
     SourceMissing: ConsumerReady = False, Stalled, "the source stream does not exist", "create the stream, or create the pipeline again with another source.stream";
     SourceUnsupported: ConsumerReady = False, Stalled, "the source stream has no Limits retention, so reading would take events from others", "read from a stream with Limits retention, for example a mirror or source of this one";
     StreamChanged: ConsumerReady = False, Stalled, "the source stream was deleted and created again: its sequences mean other events", "delete the pipeline with deletionPolicy Delete and create it again";
@@ -172,6 +172,7 @@ reasons! {
     NoRules: RulesLoaded = False, Stalled, "no document of the set can be used", "put Sigma rules under keys *.yml, *.yaml or *.tar.gz of the ConfigMaps";
     RulesRejected: RulesLoaded = False, Stalled, "documents cannot be used, so the set before it keeps running", "correct the documents that the message names, or set spec.rules.onError: LoadGood";
     DocumentsLeftOut: RulesLoaded = False, Warning, "documents cannot be used and are left out", "correct the documents that the message names";
+    RulesUnknown: RulesLoaded = Unknown, Fine, "the rules were not looked at", "";
     NoDeadLetters: DeadLettersClear = True, Fine, "no event is parked", "";
     EventsParked: DeadLettersClear = False, Warning, "events could not be applied and are parked", "read them from the dead-letter stream, correct their producer, and purge them";
     DeadLettersFull: DeadLettersClear = False, Stalled, "the dead-letter stream has no room; the worker waits and loses nothing", "raise spec.deadLetters.maxBytes, or purge dead letters that are done with";

@@ -1,7 +1,10 @@
 //! The spec of a DetectionPipeline. What stands here is shape: patterns, bounds, what may not change.
 //! Whether it can work (does the stream exist, do the rules compile) is found by validation and said
 //! in conditions.
-#![expect(unreachable_pub, reason = "kube's derive copies these types into functions")]
+#![expect(
+    unreachable_pub,
+    reason = "kube's derive copies these types into functions"
+)]
 
 use std::collections::BTreeMap;
 

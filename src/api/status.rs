@@ -1,7 +1,10 @@
 //! What the operator says about a pipeline. Types on the wire are lenient where a newer operator may
 //! have written more: conditions and their reasons are strings here, a closed set in
 //! [`super::conditions`].
-#![expect(unreachable_pub, reason = "kube's derive copies these types into functions")]
+#![expect(
+    unreachable_pub,
+    reason = "kube's derive copies these types into functions"
+)]
 
 use jiff::Timestamp;
 use kube::KubeSchema;

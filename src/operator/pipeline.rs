@@ -3,4 +3,5 @@
 pub mod build;
 pub mod facts;
 pub mod problem;
+pub mod status;
 pub mod validate;

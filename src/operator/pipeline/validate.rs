@@ -299,8 +299,19 @@ fn owner_reference(pipeline: &DetectionPipeline) -> OwnerReference {
 
 fn storage(spec: &StorageSpec, existing: Option<&StatefulSet>) -> ValidatedStorage {
     let template_size = existing.and_then(|set| {
-        let template = set.spec.as_ref()?.volume_claim_templates.as_ref()?.first()?;
-        let requests = template.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        let template = set
+            .spec
+            .as_ref()?
+            .volume_claim_templates
+            .as_ref()?
+            .first()?;
+        let requests = template
+            .spec
+            .as_ref()?
+            .resources
+            .as_ref()?
+            .requests
+            .as_ref()?;
         Bytes::try_from(requests.get("storage")?.clone()).ok()
     });
     ValidatedStorage {

@@ -112,7 +112,10 @@ pub(super) fn choose(
     };
     let desired = compiled.validated(files, options.processing);
     let (rules, problem) = if compiled.is_empty() {
-        (previous(), Some(no_rules(&desired.files, &compiled.problems)))
+        (
+            previous(),
+            Some(no_rules(&desired.files, &compiled.problems)),
+        )
     } else if compiled.problems.is_empty() {
         (Some(desired), None)
     } else {
@@ -126,11 +129,19 @@ pub(super) fn choose(
         match kept {
             Some(previous) => (
                 Some(previous),
-                Some(with_named(Reason::RulesRejected, "the set before them keeps running", &compiled.problems)),
+                Some(with_named(
+                    Reason::RulesRejected,
+                    "the set before them keeps running",
+                    &compiled.problems,
+                )),
             ),
             None => (
                 Some(desired),
-                Some(with_named(Reason::DocumentsLeftOut, "they are left out", &compiled.problems)),
+                Some(with_named(
+                    Reason::DocumentsLeftOut,
+                    "they are left out",
+                    &compiled.problems,
+                )),
             ),
         }
     };

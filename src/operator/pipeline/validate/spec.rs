@@ -200,12 +200,14 @@ fn subjects(subjects: &[String]) -> Vec<Problem> {
         .iter()
         .enumerate()
         .flat_map(|(at, one)| subjects[at + 1..].iter().map(move |other| (one, other)));
-    let overlapping = pairs.filter(|(one, other)| overlap(one, other)).map(|(one, other)| {
-        invalid(
-            "source.subjects",
-            format!("holds {one:?} and {other:?}, which overlap: leave out the narrower one"),
-        )
-    });
+    let overlapping = pairs
+        .filter(|(one, other)| overlap(one, other))
+        .map(|(one, other)| {
+            invalid(
+                "source.subjects",
+                format!("holds {one:?} and {other:?}, which overlap: leave out the narrower one"),
+            )
+        });
     malformed.chain(overlapping).collect()
 }
 
@@ -274,7 +276,13 @@ mod tests {
 
     #[test]
     fn the_port_of_a_url_is_4222_unless_it_names_one() {
-        let ports = ["nats://a", "nats://a:4333", "tls://[::1]:5222", "tls://[::1]"].map(port);
+        let ports = [
+            "nats://a",
+            "nats://a:4333",
+            "tls://[::1]:5222",
+            "tls://[::1]",
+        ]
+        .map(port);
         assert_eq!(ports, [4222, 4333, 5222, 4222]);
     }
 }
