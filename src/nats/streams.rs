@@ -150,6 +150,11 @@ pub async fn count_subjects(nats: &Nats, name: &str, filter: &str) -> Result<u64
     }
 }
 
+pub(super) async fn info(nats: &Nats, name: &str) -> Result<ObservedStream, ApiError> {
+    nats.api(&format!("STREAM.INFO.{name}"), &Value::Null, TIMEOUT)
+        .await
+}
+
 async fn subjects_page(
     nats: &Nats,
     name: &str,

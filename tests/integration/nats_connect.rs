@@ -3,8 +3,11 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
+use data_encoding::BASE64URL_NOPAD;
 use lookback::nats::connect::{Auth, ConnectError, Material, Nats, Options, Target};
 use lookback_dev::support::{NatsServer, Settings, eventually};
+use nkeys::KeyPair;
+use serde_json::{Value, json};
 
 use crate::nats_fixture::{Fixture, SOON, connect, target};
 
@@ -140,4 +143,95 @@ async fn a_lost_connection_is_counted() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// A server in operator mode with one account, and the credentials of a user of it.
+fn operator_mode() -> Result<(Settings, String)> {
+    let (operator, account, system, user) = (
+        KeyPair::new_operator(),
+        KeyPair::new_account(),
+        KeyPair::new_account(),
+        KeyPair::new_user(),
+    );
+    let limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "conn": -1, "leaf": -1, "imports": -1,
+        "exports": -1, "wildcards": true, "mem_storage": -1, "disk_storage": -1, "streams": -1,
+        "consumer": -1
+    });
+    let account_claims = json!({ "type": "account", "version": 2, "limits": limits });
+    let system_claims = json!({
+        "type": "account", "version": 2,
+        "limits": { "subs": -1, "data": -1, "payload": -1, "conn": -1, "imports": -1, "exports": -1 }
+    });
+    let operator_claims =
+        json!({ "type": "operator", "version": 2, "system_account": system.public_key() });
+    let user_claims =
+        json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
+    let extra = format!(
+        "operator: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {}, {}: {} }}\n",
+        jwt(&operator, &operator, operator_claims)?,
+        account.public_key(),
+        jwt(&operator, &account, account_claims)?,
+        system.public_key(),
+        jwt(&operator, &system, system_claims)?,
+    );
+    let creds = format!(
+        "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n*** IMPORTANT ***\n\n-----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+        jwt(&account, &user, user_claims)?,
+        user.seed()?,
+    );
+    let settings = Settings {
+        extra,
+        ..Settings::default()
+    };
+    Ok((settings, creds))
+}
+
+fn jwt(issuer: &KeyPair, subject: &KeyPair, claims: Value) -> Result<String> {
+    let part = |value: Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let body = json!({
+        "jti": "test", "iat": 1_700_000_000, "iss": issuer.public_key(),
+        "sub": subject.public_key(), "name": "test", "nats": claims
+    });
+    let header = json!({ "typ": "JWT", "alg": "ed25519-nkey" });
+    let signed = format!("{}.{}", part(header), part(body));
+    let signature = BASE64URL_NOPAD.encode(&issuer.sign(signed.as_bytes())?);
+    Ok(format!("{signed}.{signature}"))
+}
+
+#[tokio::test]
+async fn a_user_with_credentials_gets_in_from_a_file_and_from_a_secret() -> Result<()> {
+    let (settings, creds) = operator_mode()?;
+    let server = NatsServer::start_with(settings).await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("user.creds");
+    fs::write(&file, &creds)?;
+    for material in [Material::File(file), Material::Bytes(creds.into_bytes())] {
+        let target = Target {
+            auth: Some(Auth::Credentials(material)),
+            ..target(server.url())
+        };
+        let nats = Nats::connect(&target, &Options::named("test")).await?;
+        assert!(nats.server().await?.api_level >= 4);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn credentials_of_another_operator_are_refused() -> Result<()> {
+    let (settings, _) = operator_mode()?;
+    let (_, foreign) = operator_mode()?;
+    let server = NatsServer::start_with(settings).await?;
+    let target = Target {
+        auth: Some(Auth::Credentials(Material::Bytes(foreign.into_bytes()))),
+        ..target(server.url())
+    };
+    let error = Nats::connect(&target, &Options::named("test"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Unauthorized { .. }),
+        "{error:?}"
+    );
+    Ok(())
 }

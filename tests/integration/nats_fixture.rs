@@ -28,7 +28,7 @@ pub(crate) struct Fixture {
 }
 
 pub(crate) fn key() -> PipelineKey {
-    PipelineKey::new("prod", "edr").unwrap()
+    PipelineKey::new("prod", "edr").expect("both are DNS labels")
 }
 
 pub(crate) fn target(url: String) -> Target {
