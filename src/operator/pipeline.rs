@@ -5,3 +5,8 @@ pub mod facts;
 pub mod problem;
 pub mod status;
 pub mod validate;
+
+#[cfg(test)]
+mod purity;
+#[cfg(test)]
+pub(crate) mod test_support;

@@ -95,3 +95,6 @@ pub fn build(pipeline: &ValidatedPipeline) -> Desired {
         stateful_set,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -329,3 +329,6 @@ fn store(replicas: u8, max_age: &api::Duration, max_bytes: &Bytes) -> ValidatedS
         max_bytes: max_bytes.bytes(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,15 +6,11 @@ use lookback_protocol::position::{StreamIdentity, StreamSeq};
 use super::EPOCH;
 use crate::api::conditions::Reason;
 use crate::api::pipeline::{SourceSpec, Start};
+use crate::nats::connect::{ADVISED_VERSION, MIN_API_LEVEL};
 use crate::operator::pipeline::facts::{
     Dereferenced, NatsFacts, Retention, SecretContent, SecretFact, ServerFacts, SourceFacts,
 };
 use crate::operator::pipeline::problem::Problem;
-
-/// The lowest JetStream API level with atomic batches and `CONSUMER.RESET`: NATS 2.14.
-const MIN_API_LEVEL: u64 = 4;
-/// Below this version a server gets a warning.
-const ADVISED_VERSION: (u64, u64, u64) = (2, 14, 4);
 
 /// What the spec's source is, once it can be read.
 pub(super) struct Readable<'a> {
