@@ -6,3 +6,5 @@ mod nats_fixture;
 mod nats_log;
 mod nats_objects;
 mod nats_outbox;
+mod operator_fixture;
+mod operator_pipeline;
