@@ -6,4 +6,6 @@ mod nats_fixture;
 mod nats_log;
 mod nats_objects;
 mod nats_outbox;
+mod operator_fixture;
+mod operator_pipeline;
 mod worker;
