@@ -89,7 +89,7 @@ func (c cluster) controlRequest(method, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer folder.Close()
-	client := http.Client{Transport: &http.Transport{
+	client := http.Client{Timeout: 2 * startWithin, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", name)
 		},
