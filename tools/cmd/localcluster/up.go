@@ -13,8 +13,12 @@ import (
 	"time"
 )
 
-// endWithin is how long a keeper may take to end its cluster before it is killed.
-const endWithin = 20 * time.Second
+const (
+	// endWithin is how long a keeper may take to end its cluster before it is killed.
+	endWithin = 20 * time.Second
+	// settleTime is how long a killed process may take to be seen as ended.
+	settleTime = 200 * time.Millisecond
+)
 
 // request is what a caller of `up` wants.
 type request struct {
@@ -56,7 +60,7 @@ func up(ctx context.Context, w workspace, c cluster, r request, show io.Writer) 
 			defer unlock()
 			return c.create(r, *programs, show)
 		}
-		if complete, why := c.complete(s); !complete {
+		if complete, why := c.staysComplete(s); !complete {
 			fmt.Fprintf(show, "cluster %s: clearing away what is left of it: %s\n", c.name, why)
 			err := c.tearDown(s)
 			unlock()
@@ -99,6 +103,15 @@ func buildFor(ctx context.Context, w workspace, r request, show io.Writer) (prog
 	paths.Pause = filepath.Join(pause, pauseProgram.name)
 	paths.NATSServer = filepath.Join(nats, natsProgram.name)
 	return paths, nil
+}
+
+// staysComplete looks twice: a process that has just been killed may take a moment to end.
+func (c cluster) staysComplete(s settings) (bool, string) {
+	if complete, why := c.complete(s); !complete {
+		return false, why
+	}
+	time.Sleep(settleTime)
+	return c.complete(s)
 }
 
 // complete tells whether all of the cluster runs that was not stopped on purpose.
