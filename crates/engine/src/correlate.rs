@@ -31,6 +31,7 @@
 //! first (ties: order of correlations in the set, then key).
 
 mod alert;
+mod bytes;
 mod codec;
 mod group;
 mod groups;

@@ -19,6 +19,7 @@ mod correlation;
 mod detection;
 mod document;
 mod filters;
+mod problem;
 mod processing;
 mod source;
 
@@ -29,10 +30,12 @@ use lookback_protocol::config::{CorrelationConfig, LogSource};
 use rsigma_eval::{Engine, LogSourceExtractor, Pipeline};
 
 use self::document::Documents;
+use self::problem::{Place, Problems};
 use crate::canonical::Hash;
 
 pub(crate) use self::correlation::Correlation;
 pub(crate) use self::detection::Detection;
+pub use self::problem::RuleProblem;
 
 /// Part of the engine digest. Raise it whenever this crate, or the evaluator it is built on, decides
 /// anything differently for the same rules and events.
@@ -58,32 +61,6 @@ pub struct EngineOptions {
     pub logsource: LogSource,
     /// Time and windows.
     pub correlation: CorrelationConfig,
-}
-
-/// A document that is left out, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleProblem {
-    /// The file it stands in; for archives `<file>!<member>`.
-    pub file: String,
-    /// The document's place in the file, from 1, when known.
-    pub document: Option<usize>,
-    /// The rule's id or title, when known.
-    pub rule: Option<String>,
-    /// What is wrong, in words for the author of the rule.
-    pub message: String,
-}
-
-impl fmt::Display for RuleProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(document) = self.document {
-            write!(f, ", document {document}")?;
-        }
-        if let Some(rule) = &self.rule {
-            write!(f, " ({rule})")?;
-        }
-        write!(f, ": {}", self.message)
-    }
 }
 
 /// A compiled set of rules.
@@ -181,44 +158,6 @@ impl RuleSet {
         );
         self.correlations = correlations;
         detection::load(compiled, &mut self.engine);
-    }
-}
-
-/// Where a document stands.
-#[derive(Clone, Debug)]
-struct Place {
-    file: String,
-    document: usize,
-}
-
-/// What is left out so far.
-#[derive(Debug, Default)]
-struct Problems(Vec<RuleProblem>);
-
-impl Problems {
-    fn file(&mut self, file: &str, message: impl Into<String>) {
-        self.0.push(RuleProblem {
-            file: file.to_owned(),
-            document: None,
-            rule: None,
-            message: message.into(),
-        });
-    }
-
-    /// Whether the rule `id` is among them.
-    fn names(&self, id: &str) -> bool {
-        self.0
-            .iter()
-            .any(|problem| problem.rule.as_deref() == Some(id))
-    }
-
-    fn document(&mut self, place: &Place, rule: Option<String>, message: impl Into<String>) {
-        self.0.push(RuleProblem {
-            file: place.file.clone(),
-            document: Some(place.document),
-            rule,
-            message: message.into(),
-        });
     }
 }
 

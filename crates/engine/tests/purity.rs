@@ -12,8 +12,8 @@ const CLOCKS: [&str; 5] = [
 ];
 
 fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("the sources are a folder") {
+        let path = entry.expect("its entries are readable").path();
         if path.is_dir() {
             sources(&path, out);
         } else if path.extension().is_some_and(|extension| extension == "rs") {

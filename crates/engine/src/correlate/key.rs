@@ -3,7 +3,7 @@
 
 use rsigma_eval::{Event as _, JsonEvent};
 
-use super::codec::{Reader, Writer};
+use super::bytes::{Reader, Writer};
 
 /// The key of `event`, or `None` when a field is missing, null, an object or an array.
 pub(super) fn of(event: &JsonEvent<'_>, fields: &[String]) -> Option<Vec<u8>> {

@@ -27,15 +27,16 @@ pub(super) fn documents(file: &RuleFile, problems: &mut Problems) -> Vec<Documen
         match members(&file.bytes) {
             Ok(members) => {
                 for (path, bytes) in members {
-                    text_documents(format!("{}!{path}", file.name), &bytes, &mut out, problems);
+                    let name = format!("{}!{path}", file.name);
+                    text_documents(&name, &bytes, &mut out, problems);
                 }
             }
             Err(message) => {
-                problems.file(&file.name, format!("{message}: the archive is left out"))
+                problems.file(&file.name, format!("{message}: the archive is left out"));
             }
         }
     } else if is_yaml(&file.name) {
-        text_documents(file.name.clone(), &file.bytes, &mut out, problems);
+        text_documents(&file.name, &file.bytes, &mut out, problems);
     } else {
         problems.file(
             &file.name,
@@ -49,15 +50,15 @@ fn is_yaml(name: &str) -> bool {
     name.ends_with(".yml") || name.ends_with(".yaml")
 }
 
-fn text_documents(file: String, bytes: &[u8], out: &mut Vec<Document>, problems: &mut Problems) {
+fn text_documents(file: &str, bytes: &[u8], out: &mut Vec<Document>, problems: &mut Problems) {
     let Ok(text) = std::str::from_utf8(bytes) else {
-        problems.file(&file, "not UTF-8: the file is left out");
+        problems.file(file, "not UTF-8: the file is left out");
         return;
     };
     for (index, text) in split(text).into_iter().enumerate() {
         out.push(Document {
             place: Place {
-                file: file.clone(),
+                file: file.to_owned(),
                 document: index + 1,
             },
             text,
