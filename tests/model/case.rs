@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lookback::runtime::admin::Readiness;
 use lookback::worker::metrics::Metrics;
-use lookback::worker::run::{Deps, run};
+use lookback::worker::run::{Deps, Gates, run};
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::config::{CommitConfig, WorkerConfig};
 use lookback_protocol::termination::{ExitReason, TerminationMessage};
@@ -149,6 +150,7 @@ impl Case {
             checkpoints: SimCheckpoints::new(&self.world, process),
             metrics: Metrics::register(&mut Registry::default()),
             clock: Arc::new(move || clock.clock()),
+            gates: Gates::new(&Readiness::default()),
         };
         let shutdown = async move {
             if stopped.await.is_err() {
@@ -159,7 +161,7 @@ impl Case {
         Worker {
             process,
             volume,
-            task: tokio::spawn(run(deps, shutdown)),
+            task: tokio::task::spawn_local(run(deps, shutdown)),
             stop: Some(stop),
             doomed,
         }
@@ -260,9 +262,11 @@ impl Case {
         last
     }
 
-    /// The worker goes on without knowing that it was replaced by the next one started.
+    /// The worker goes on without knowing that it was replaced by the next one started. One that has
+    /// not begun its state file stays: its volume would be an empty one.
     pub(crate) fn leave_as_zombie(&mut self) {
-        if let Some(worker) = self.current.take() {
+        let begun = |worker: &mut Worker| invariants::has_state(&worker.volume);
+        if let Some(worker) = self.current.take_if(begun) {
             let process = worker.process;
             self.world.note(|| format!("w{process} is left behind"));
             let left = self.root.path().join(format!("{process}-copied"));
@@ -330,8 +334,13 @@ impl Case {
             .is_some_and(|it| it.task.is_finished());
         if ended {
             let message = self.end_within(Duration::from_secs(1)).await?;
-            let heals = [ExitReason::NatsUnavailable, ExitReason::ConsumerMissing];
-            if !heals.contains(&message.reason) {
+            let heals = match message.reason {
+                ExitReason::NatsUnavailable | ExitReason::ConsumerMissing => true,
+                // The older one wrote between the newer one's read and its takeover.
+                ExitReason::Fenced => !self.zombies.is_empty(),
+                _ => false,
+            };
+            if !heals {
                 return Err(format!("worker ended: {message:?}"));
             }
         }

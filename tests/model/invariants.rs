@@ -62,8 +62,17 @@ fn position_of(world: &World, process: u64) -> u64 {
     position_in(&volume)
 }
 
+/// Whether a worker has begun in the state file in `volume`.
+pub(crate) fn has_state(volume: &Path) -> bool {
+    digest_of(volume).is_some()
+}
+
 /// The position in the state file in `volume`; 0 when there is none.
 pub(crate) fn position_in(volume: &Path) -> u64 {
+    digest_of(volume).map_or(0, |file| file.position.sequence.0)
+}
+
+fn digest_of(volume: &Path) -> Option<state::FileDigest> {
     let copy = tempfile::tempdir_in(
         volume
             .parent()
@@ -71,7 +80,7 @@ pub(crate) fn position_in(volume: &Path) -> u64 {
     )
     .expect("a directory for a copy");
     copy_volume(volume, copy.path());
-    state::digest(&copy.path().join(STATE_FILE)).map_or(0, |file| file.position.sequence.0)
+    state::digest(&copy.path().join(STATE_FILE)).ok()
 }
 
 /// Copies a state file and its WAL, as a kill of the process would leave them.

@@ -16,12 +16,12 @@ use std::future::Future;
 
 /// Runs on one thread with time that passes only when everybody waits.
 fn in_model_time<T>(body: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .expect("a runtime")
-        .block_on(body)
+        .expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, body)
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -69,6 +69,7 @@ pub(crate) fn run(
         let at = At {
             sequence,
             published: message.published,
+            received: message.published,
         };
         for alert in correlator.apply(at, &event, &matches) {
             let id = alert_id(&alert.rule.id, &alert.group_key, &origin);
@@ -96,4 +97,48 @@ pub(crate) fn stored_alert(body: &Value) -> Value {
         "window": body["window"],
         "sequences": sequences,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use lookback_protocol::config::CommitConfig;
+
+    use super::*;
+    use crate::scenario;
+    use crate::sim::rng::Rng;
+
+    #[test]
+    fn a_few_events_make_alerts_of_every_kind_and_dead_letters() {
+        let mut rng = Rng::new(1);
+        let mut log = Stream::new(scenario::STREAM, Timestamp::UNIX_EPOCH);
+        for second in 0..60 {
+            let (subject, payload) = scenario::event(&mut rng, 100, 0);
+            let now = Timestamp::UNIX_EPOCH + Duration::from_secs(second);
+            log.publish(subject, payload, now);
+        }
+        let commit = CommitConfig {
+            interval_ms: 1,
+            events: 1,
+        };
+        let config = scenario::config(log.identity(), commit, false);
+        let outcome = run(&config, &log, 60, &[]);
+        let titles: BTreeSet<_> = outcome
+            .alerts
+            .values()
+            .filter_map(|alert| alert["rule"]["title"].as_str())
+            .collect();
+        let expected = [
+            "Any failed logon",
+            "Failed logon and logon",
+            "Failed logons on several hosts",
+            "Many failed logons",
+        ];
+        assert_eq!(titles, BTreeSet::from(expected));
+        assert!(!outcome.dead_letters.is_empty());
+        assert_eq!(outcome.events, 60);
+    }
 }

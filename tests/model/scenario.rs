@@ -1,5 +1,5 @@
-//! What every case runs: five rules whose windows are a few seconds long, and events small enough to
-//! read in a trace.
+//! What every case runs: a detection, two more that only feed correlations, three correlations with
+//! windows a few seconds long, and events small enough to read in a trace.
 
 use bytes::Bytes;
 use lookback_engine::{EngineOptions, RuleFile, RuleSet};
@@ -17,6 +17,14 @@ pub(crate) const FILTER: &str = "ev.";
 pub(crate) const STREAM: &str = "EVENTS";
 
 const RULES: &str = r"
+title: Any failed logon
+id: 00000000-0000-4000-8000-000000000001
+logsource: {product: windows}
+detection:
+  selection: {kind: fail}
+  condition: selection
+level: informational
+---
 title: Failed logon
 id: 11111111-0000-4000-8000-000000000001
 logsource: {product: windows}
