@@ -1,5 +1,7 @@
-//! Logs go to standard error, one line each, as text for people or JSON for collectors.
+//! Logs go to standard error, one line each, as text for people or JSON for collectors; an error is
+//! logged with its whole chain of causes.
 
+use std::error::Error as StdError;
 use std::io::{self, IsTerminal};
 
 use clap::{Args, ValueEnum};
@@ -68,6 +70,23 @@ pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
     .map_err(TelemetryError::Twice)
 }
 
+/// An error with all its causes on one line; a cause that its effect already spells out is not
+/// repeated.
+#[must_use]
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
 fn filter(given: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::try_new(given).map_err(|source| TelemetryError::Filter {
         given: given.to_owned(),
@@ -88,5 +107,28 @@ mod tests {
     #[test]
     fn targets_can_be_set_apart() {
         assert!(filter("warn,lookback::worker=debug").is_ok());
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot apply service edr-worker")]
+    struct Outer(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("connection refused")]
+    struct Inner;
+
+    #[test]
+    fn the_chain_names_the_operation_and_every_cause() {
+        let text = chain(&Outer(Inner));
+        assert_eq!(text, "cannot apply service edr-worker: connection refused");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read: {0}")]
+    struct Repeats(#[source] Inner);
+
+    #[test]
+    fn a_cause_that_is_spelled_out_already_is_not_repeated() {
+        assert_eq!(chain(&Repeats(Inner)), "cannot read: connection refused");
     }
 }

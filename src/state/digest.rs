@@ -20,7 +20,8 @@ pub struct FileDigest {
     pub state_digest: String,
     /// How many groups hold a window.
     pub groups: u64,
-    /// What was applied under which rules, oldest first.
+    /// What was applied under which rules, oldest first; not the rules under which nothing was, for
+    /// the windows know nothing of them.
     pub lineage: Vec<Segment>,
 }
 
@@ -49,11 +50,13 @@ pub fn digest(path: &Path) -> Result<FileDigest, DigestError> {
     let connection = schema::open_to_read(path)?.ok_or_else(empty)?;
     let state = meta::state(&connection)?.ok_or_else(empty)?;
     let rows = windows::read(&connection)?;
+    let mut lineage = lineage::read(&connection)?;
+    lineage.retain(|segment| segment.start <= state.position.sequence);
     Ok(FileDigest {
         stream: state.stream,
         position: state.position,
         groups: rows.len() as u64,
         state_digest: lookback_engine::state_digest(rows),
-        lineage: lineage::read(&connection)?,
+        lineage,
     })
 }

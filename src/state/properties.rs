@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::tests::{at, begin_at, identity, row};
+use super::tests::{at, begin_at, identity, memory_dir, row};
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ fn kill_within_a_commit(dir: &TempDir, file: &mut StateFile, position: u64, shar
         ..Changes::default()
     };
     write(file, position + 1, &everything);
-    let copy = TempDir::new().unwrap();
+    let copy = memory_dir();
     for name in ["db", "db-wal"] {
         fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
     }
@@ -113,7 +113,7 @@ proptest! {
 
     #[test]
     fn a_reopened_file_holds_exactly_the_commits_that_returned(steps in steps()) {
-        let mut dir = TempDir::new().unwrap();
+        let mut dir = memory_dir();
         let mut file = StateFile::open(&dir.path().join("db")).unwrap();
         file.begin(&identity(), &begin_at(Position::before(StreamSeq(1)))).unwrap();
         let mut groups = Groups::new();

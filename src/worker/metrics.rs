@@ -94,9 +94,9 @@ pub struct CauseLabels {
 }
 
 impl Metrics {
-    /// Makes the metrics known to `registry` under the prefix `lookback_worker`.
+    /// Makes the metrics known to `registry` under the prefix `worker`.
     pub fn register(registry: &mut Registry) -> Self {
-        let registry = registry.sub_registry_with_prefix("lookback_worker");
+        let registry = registry.sub_registry_with_prefix("worker");
         let metrics = Self {
             events: Counter::default(),
             matches: Counter::default(),
@@ -211,21 +211,20 @@ fn seconds() -> Histogram {
 
 #[cfg(test)]
 mod tests {
-    use prometheus_client::encoding::text::encode;
+    use crate::runtime::metrics::{encode, registry};
 
     use super::*;
 
     #[test]
     fn metrics_carry_the_documented_names() {
-        let mut registry = Registry::default();
+        let mut registry = registry();
         let metrics = Metrics::register(&mut registry);
         metrics.count_dead_letter(Reason::NotJson);
         metrics
             .repositionings
             .get_or_create(&CauseLabels { cause: Cause::Hole })
             .inc();
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
+        let text = encode(&registry);
         for line in [
             "lookback_worker_events_total 0",
             "lookback_worker_dead_letters_total{reason=\"NotJson\"} 1",

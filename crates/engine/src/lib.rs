@@ -12,6 +12,10 @@ pub mod decode;
 pub mod detect;
 pub mod rules;
 
+mod canonical;
+#[cfg(test)]
+mod fixture;
+
 pub use correlate::{Alert, At, Changes, Correlator, EventPoint, GroupRow, state_digest};
 pub use decode::{DecodeError, Decoder, Event};
 pub use detect::{Detector, Match, Scratch};

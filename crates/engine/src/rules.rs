@@ -1,11 +1,48 @@
-//! Rule files -> one compiled set.
+//! Rule files -> one compiled set. A document that cannot be used exactly as it is written is left
+//! out and named in a [`RuleProblem`]; it never takes another document with it.
+//!
+//! - Every file is split into its YAML documents before it is parsed; an archive is a list of files.
+//! - Detections come first in the set, then correlations, each in the order of files and documents.
+//! - A rule's id is Sigma's `id`, else `x-` and a hash of its logic. Of duplicate ids the first
+//!   document keeps the id and later ones are left out.
+//! - A detection that a correlation refers to gives no alerts of its own, as Sigma specifies, unless
+//!   one of the correlations that refer to it says `generate: true`. A correlation that is left out
+//!   does not silence the detections it names.
+//! - `rsigma.*` attributes act on their own rule only: `rsigma.window`, `rsigma.gap` and
+//!   `rsigma.max_group_entries` of correlations. Others that would change how events are evaluated
+//!   make the rule unusable.
+//! - When a processing pipeline is unusable the set is empty, because rules that are translated
+//!   wrongly match the wrong events.
 
+mod attributes;
+mod correlation;
+mod detection;
+mod document;
+mod filters;
+mod processing;
+mod source;
+
+use std::fmt;
+
+use lookback_protocol::alert::{RuleKind, RuleRef};
 use lookback_protocol::config::{CorrelationConfig, LogSource};
+use rsigma_eval::{Engine, LogSourceExtractor, Pipeline};
+
+use self::document::Documents;
+use crate::canonical::Hash;
+
+pub(crate) use self::correlation::Correlation;
+pub(crate) use self::detection::Detection;
+
+/// Part of the engine digest. Raise it whenever this crate, or the evaluator it is built on, decides
+/// anything differently for the same rules and events.
+const SEMANTICS_VERSION: u32 = 1;
 
 /// One rule file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleFile {
-    /// `<configMap>/<key>`, the name used in every message about it.
+    /// `<configMap>/<key>`, the name used in every message about it. The key says what it is: `.yml`,
+    /// `.yaml` or `.tar.gz`.
     pub name: String,
     /// Its bytes: YAML, or a `.tar.gz` of YAML files.
     pub bytes: Vec<u8>,
@@ -14,7 +51,8 @@ pub struct RuleFile {
 /// The settings that decide alerts together with the rules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineOptions {
-    /// Built-in processing pipelines, or names of files in the set, in order.
+    /// Built-in processing pipelines, or files of the set by name or by key alone. They run by their
+    /// priority, then in this order, and are no rule files.
     pub processing: Vec<String>,
     /// The default log source of the stream's events.
     pub logsource: LogSource,
@@ -35,40 +73,189 @@ pub struct RuleProblem {
     pub message: String,
 }
 
+impl fmt::Display for RuleProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(document) = self.document {
+            write!(f, ", document {document}")?;
+        }
+        if let Some(rule) = &self.rule {
+            write!(f, " ({rule})")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
 /// A compiled set of rules.
-#[derive(Debug)]
 pub struct RuleSet {
     digest: String,
+    /// Detections, then correlations.
+    rules: Vec<RuleRef>,
+    /// Parallel to the detections in `rules`.
+    pub(crate) detections: Vec<Detection>,
+    pub(crate) correlations: Vec<Correlation>,
+    pub(crate) engine: Engine,
+    pub(crate) settings: CorrelationConfig,
+}
+
+impl fmt::Debug for RuleSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RuleSet")
+            .field("digest", &self.digest)
+            .field("detections", &self.detections.len())
+            .field("correlations", &self.correlations.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl RuleSet {
     /// Compiles `files`. A document that cannot be used is left out and named; the rest works.
     #[must_use]
-    pub fn compile(_files: &[RuleFile], _options: &EngineOptions) -> (Self, Vec<RuleProblem>) {
-        (
-            Self {
-                digest: String::new(),
-            },
-            Vec::new(),
-        )
+    pub fn compile(files: &[RuleFile], options: &EngineOptions) -> (Self, Vec<RuleProblem>) {
+        let mut problems = Problems::default();
+        let pipelines = processing::load(files, &options.processing, &mut problems);
+        let sources = files
+            .iter()
+            .filter(|file| !processing::is_named(file, &options.processing))
+            .flat_map(|file| source::documents(file, &mut problems))
+            .collect();
+        let documents = document::parse(sources, &mut problems);
+        let mut set = Self {
+            digest: digest(files, options),
+            rules: Vec::new(),
+            detections: Vec::new(),
+            correlations: Vec::new(),
+            engine: Engine::with_logsource_extractor(extractor(&options.logsource)),
+            settings: options.correlation.clone(),
+        };
+        if let Some(pipelines) = pipelines {
+            set.add(documents, &pipelines, &mut problems);
+        }
+        (set, problems.0)
     }
 
-    /// The engine digest: SHA-256, hex, over sorted files, processing, log source, correlation
-    /// settings and the engine's semantics version.
+    /// The engine digest: SHA-256, hex, over the files in their order (which decides between
+    /// duplicates), processing, log source, correlation settings and the semantics version.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
+    /// The rules, detections first; [`crate::Match::rule`] is an index into them.
+    #[must_use]
+    pub fn rules(&self) -> &[RuleRef] {
+        &self.rules
+    }
+
     /// How many detections are in it.
     #[must_use]
     pub fn detections(&self) -> usize {
-        0
+        self.detections.len()
     }
 
     /// How many correlations are in it.
     #[must_use]
     pub fn correlations(&self) -> usize {
-        0
+        self.correlations.len()
+    }
+
+    fn add(&mut self, documents: Documents, pipelines: &[Pipeline], problems: &mut Problems) {
+        let Documents {
+            detections: mut parsed,
+            correlations,
+            filters,
+        } = documents;
+        filters::apply(&mut parsed, filters, pipelines, problems);
+        let compiled = detection::compile(parsed, pipelines, problems);
+        let correlations =
+            correlation::compile(correlations, &compiled, pipelines, &self.settings, problems);
+        for (index, detection) in compiled.loaded.iter().enumerate() {
+            self.rules.push(detection.rule.clone());
+            self.detections
+                .push(detection.routed(index, &correlations, self.settings.emit));
+        }
+        self.rules.extend(
+            correlations
+                .iter()
+                .map(|correlation| correlation.rule.clone()),
+        );
+        self.correlations = correlations;
+        detection::load(compiled, &mut self.engine);
     }
 }
+
+/// Where a document stands.
+#[derive(Clone, Debug)]
+struct Place {
+    file: String,
+    document: usize,
+}
+
+/// What is left out so far.
+#[derive(Debug, Default)]
+struct Problems(Vec<RuleProblem>);
+
+impl Problems {
+    fn file(&mut self, file: &str, message: impl Into<String>) {
+        self.0.push(RuleProblem {
+            file: file.to_owned(),
+            document: None,
+            rule: None,
+            message: message.into(),
+        });
+    }
+
+    fn document(&mut self, place: &Place, rule: Option<String>, message: impl Into<String>) {
+        self.0.push(RuleProblem {
+            file: place.file.clone(),
+            document: Some(place.document),
+            rule,
+            message: message.into(),
+        });
+    }
+}
+
+fn rule_ref(
+    id: &str,
+    title: &str,
+    level: Option<rsigma_parser::Level>,
+    tags: &[String],
+    kind: RuleKind,
+) -> RuleRef {
+    RuleRef {
+        id: id.to_owned(),
+        title: title.to_owned(),
+        level: level.map(|level| level.as_str().to_owned()),
+        tags: tags.to_vec(),
+        kind,
+    }
+}
+
+fn extractor(logsource: &LogSource) -> LogSourceExtractor {
+    LogSourceExtractor::new().with_defaults(rsigma_parser::LogSource {
+        product: Some(logsource.product.clone()),
+        service: logsource.service.clone(),
+        category: logsource.category.clone(),
+        ..rsigma_parser::LogSource::default()
+    })
+}
+
+fn digest(files: &[RuleFile], options: &EngineOptions) -> String {
+    let EngineOptions {
+        processing,
+        logsource,
+        correlation,
+    } = options;
+    let mut hash = Hash::new();
+    hash.part(SEMANTICS_VERSION.to_be_bytes())
+        .count(files.len());
+    for RuleFile { name, bytes } in files {
+        hash.part(name).part(bytes);
+    }
+    let settings = serde_json::json!([processing, logsource, correlation]);
+    hash.part(crate::canonical::json(&settings));
+    hash.hex()
+}
+
+#[cfg(test)]
+mod tests;

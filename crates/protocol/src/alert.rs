@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::GroupField;
 use crate::names::PipelineKey;
 use crate::position::{Epoch, StreamSeq};
+use crate::version;
 
 /// The version of [`AlertRecord`] written by this build.
 pub const VERSION: u32 = 1;
@@ -21,7 +22,8 @@ pub const MAX_DATA_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertRecord {
-    /// Format version, [`VERSION`].
+    /// Format version, [`VERSION`]; another one is not read.
+    #[serde(deserialize_with = "version::exactly::<VERSION, _>")]
     pub v: u32,
     /// See [`crate::ids::alert_id`].
     pub id: String,

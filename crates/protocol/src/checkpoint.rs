@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::Owner;
 use crate::position::{Epoch, Position, StreamIdentity, StreamSeq};
+use crate::version;
 
 /// The version of [`Checkpoint`] written by this build.
 pub const VERSION: u32 = 1;
@@ -15,7 +16,8 @@ pub const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checkpoint {
-    /// Format version, [`VERSION`].
+    /// Format version, [`VERSION`]; another one is not read.
+    #[serde(deserialize_with = "version::exactly::<VERSION, _>")]
     pub v: u32,
     /// The process that wrote it, a UUIDv7.
     pub incarnation: String,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::Owner;
 use crate::position::{Epoch, StreamIdentity, StreamSeq};
+use crate::version;
 
 /// The version of [`WorkerConfig`] written by this build.
 pub const VERSION: u32 = 1;
@@ -14,7 +15,8 @@ pub const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkerConfig {
-    /// Format version, [`VERSION`].
+    /// Format version, [`VERSION`]; another one is not read.
+    #[serde(deserialize_with = "version::exactly::<VERSION, _>")]
     pub v: u32,
     /// The pipeline, and the cluster it is in.
     pub owner: Owner,

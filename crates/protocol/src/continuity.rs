@@ -66,6 +66,9 @@ impl Continuity {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check() -> Continuity {
@@ -110,5 +113,77 @@ mod tests {
         check.on_delivery(1, StreamSeq(101));
         assert_eq!(check.on_heartbeat(1), Verdict::Ignore);
         assert_eq!(check.on_heartbeat(2), Verdict::Hole);
+    }
+
+    /// What happens next between the consumer and us.
+    #[derive(Clone, Debug)]
+    enum Act {
+        /// The next message is delivered; it reaches us, or someone else.
+        Deliver { to_us: bool },
+        /// A message is delivered again, as after `ack_wait`, and counted like any delivery.
+        Redeliver { back: usize, to_us: bool },
+        /// A delivery made before comes late, or a second time.
+        Late { back: usize },
+        /// The consumer is idle.
+        Heartbeat,
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let to_us = || proptest::bool::weighted(0.9);
+        let act = prop_oneof![
+            6 => to_us().prop_map(|to_us| Act::Deliver { to_us }),
+            1 => (0..5usize, to_us()).prop_map(|(back, to_us)| Act::Redeliver { back, to_us }),
+            1 => (0..5usize).prop_map(|back| Act::Late { back }),
+            1 => Just(Act::Heartbeat),
+        ];
+        vec(act, 1..60)
+    }
+
+    proptest! {
+        /// The messages under the filter stand at every third sequence. Whatever happens to
+        /// deliveries, what is accepted is a run of messages without one left out or taken twice,
+        /// and a heartbeat that is no hole proves that everything delivered was seen.
+        #[test]
+        fn nothing_is_accepted_twice_or_left_out(acts in acts(), begun in 0..5usize) {
+            let message = |index: usize| StreamSeq(100 + 3 * index as u64);
+            let mut check = Continuity::after_reset(message(begun));
+            let mut accepted = begun;
+            let mut newest = 0;
+            let mut deliveries: Vec<usize> = Vec::new();
+            for act in acts {
+                let arrives = match act {
+                    Act::Deliver { to_us } => {
+                        newest += 1;
+                        deliveries.push(newest);
+                        to_us.then_some(deliveries.len())
+                    }
+                    Act::Redeliver { back, to_us } => {
+                        deliveries.push(newest.saturating_sub(back).max(1));
+                        newest = newest.max(1);
+                        to_us.then_some(deliveries.len())
+                    }
+                    Act::Late { back } => deliveries.len().checked_sub(back).filter(|&n| n > 0),
+                    Act::Heartbeat => {
+                        if check.on_heartbeat(deliveries.len() as u64) == Verdict::Hole {
+                            break;
+                        }
+                        prop_assert_eq!(accepted, begun.max(newest));
+                        None
+                    }
+                };
+                let Some(count) = arrives else {
+                    continue;
+                };
+                let index = deliveries[count - 1];
+                match check.on_delivery(count as u64, message(index)) {
+                    Verdict::Accept => {
+                        prop_assert_eq!(index, accepted + 1);
+                        accepted = index;
+                    }
+                    Verdict::Ignore => prop_assert!(index <= accepted),
+                    Verdict::Hole => break,
+                }
+            }
+        }
     }
 }

@@ -81,6 +81,9 @@ fn prefixed(hash: &mut Sha256, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn origin(sequence: u64, published: i64) -> EventOrigin {
@@ -123,5 +126,30 @@ mod tests {
             alert_id("r", &[], &origin(1, 1)),
             alert_id("r", &[], &origin(1, 2))
         );
+    }
+
+    type Parts = (String, Vec<(String, String)>, u64, i64);
+
+    /// Few letters and small numbers, so that different parts often look alike when joined.
+    fn parts() -> impl Strategy<Value = Parts> {
+        let text = || "[ab]{0,3}";
+        (text(), vec((text(), text()), 0..3), 0..3u64, 0..3i64)
+    }
+
+    fn id_of((rule, key, sequence, published): &Parts) -> String {
+        let key: Vec<_> = key
+            .iter()
+            .map(|(field, value)| part(field, value))
+            .collect();
+        alert_id(rule, &key, &origin(*sequence, *published))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn alert_ids_are_equal_only_when_all_their_parts_are(a in parts(), b in parts()) {
+            prop_assert_eq!(id_of(&a) == id_of(&b), a == b);
+        }
     }
 }

@@ -26,3 +26,4 @@ pub mod names;
 pub mod position;
 pub mod start;
 pub mod termination;
+mod version;

@@ -10,6 +10,9 @@ use crate::names::Owner;
 use crate::position::{Epoch, Position, StreamIdentity, StreamSeq};
 use crate::termination::{ExitReason, TerminationMessage};
 
+#[cfg(test)]
+mod tests;
+
 const BEGIN_ANEW: &str =
     "to begin anew, delete the pipeline with deletionPolicy Delete and create it again";
 
@@ -258,18 +261,19 @@ fn stream_changed(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
         FileFacts::State(file) => Some(&file.stream),
         _ => None,
     };
-    let before = [
-        in_file,
-        facts.checkpoint.map(|checkpoint| &checkpoint.stream),
+    let in_checkpoint = facts.checkpoint.map(|checkpoint| &checkpoint.stream);
+    let (who, before) = [
+        ("the state file is", in_file),
+        ("the checkpoint is", in_checkpoint),
+        ("this worker was started", Some(facts.told.stream)),
     ]
     .into_iter()
-    .flatten()
-    .chain([facts.told.stream])
-    .find(|&stream| stream != now)?;
+    .filter_map(|(who, stream)| Some((who, stream?)))
+    .find(|&(_, stream)| stream != now)?;
     Some(TerminationMessage::new(
         ExitReason::StreamChanged,
         format!(
-            "the state was made from stream {} created {}, but stream {} was created {}: its sequences mean other events; {BEGIN_ANEW}",
+            "{who} for stream {} created {}, but stream {} was created {}: its sequences mean other events; {BEGIN_ANEW}",
             before.name, before.created, now.name, now.created
         ),
         pairs([
@@ -286,15 +290,18 @@ fn stream_regressed(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
     };
     let name = &facts.stream.identity.name;
     let last = facts.stream.last;
-    if position.sequence > last {
+    // An older copy of the volume may stand before what was lost; then the checkpoint is the witness.
+    let witness = facts.checkpoint.map_or(position.sequence, |checkpoint| {
+        checkpoint.position.sequence.max(position.sequence)
+    });
+    if witness > last {
         return Some(TerminationMessage::new(
             ExitReason::StreamRegressed,
             format!(
-                "position {} is beyond the last sequence {last} of stream {name}: the server lost messages that were applied; restore the stream, or {BEGIN_ANEW}",
-                position.sequence
+                "position {witness} is beyond the last sequence {last} of stream {name}: the server lost messages that were applied; restore the stream, or {BEGIN_ANEW}"
             ),
             pairs([
-                ("position", &position.sequence as &dyn Display),
+                ("position", &witness as &dyn Display),
                 ("lastSequence", &last),
             ]),
         ));

@@ -5,16 +5,20 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::version;
+
 /// The version of [`TerminationMessage`] written by this build.
 pub const VERSION: u32 = 1;
 /// Kubernetes keeps at most this many bytes of a termination message.
 pub const MAX_BYTES: usize = 4096;
+const CUT: &str = "...";
 
 /// Why a worker stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TerminationMessage {
-    /// Format version, [`VERSION`].
+    /// Format version, [`VERSION`]; another one is not read.
+    #[serde(deserialize_with = "version::exactly::<VERSION, _>")]
     pub v: u32,
     /// A closed set; also the reason of the pipeline's condition.
     pub reason: ExitReason,
@@ -98,6 +102,90 @@ impl TerminationMessage {
             reason,
             message: message.into(),
             facts,
+        }
+    }
+
+    /// As it is written to the termination log: at most [`MAX_BYTES`]. What does not fit is cut from
+    /// the end of the message; facts that leave no room for one are left out.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let whole = json(self);
+        if whole.len() <= MAX_BYTES {
+            return whole;
+        }
+        let mut short = self.clone();
+        CUT.clone_into(&mut short.message);
+        if json(&short).len() > MAX_BYTES {
+            short.facts.clear();
+            short.message.clone_from(&self.message);
+            let without_facts = json(&short);
+            if without_facts.len() <= MAX_BYTES {
+                return without_facts;
+            }
+        }
+        let mut cut_at = |end: usize| {
+            short.message = format!("{}{CUT}", &self.message[..end]);
+            json(&short)
+        };
+        let ends: Vec<usize> = self.message.char_indices().map(|(at, _)| at).collect();
+        let fitting = ends.partition_point(|&end| cut_at(end).len() <= MAX_BYTES);
+        cut_at(fitting.checked_sub(1).map_or(0, |last| ends[last]))
+    }
+}
+
+fn json(message: &TerminationMessage) -> String {
+    serde_json::to_string(message).expect("strings, a number and a map of strings are JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(text: &str) -> TerminationMessage {
+        TerminationMessage::new(ExitReason::BadConfig, text, [("file", "a/b.yml")])
+    }
+
+    fn read(json: &str) -> TerminationMessage {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_message_that_fits_is_written_whole() {
+        let message = message("x");
+        assert_eq!(read(&message.to_json()), message);
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_loses_its_end_and_keeps_its_facts() {
+        let long = message(&"x".repeat(2 * MAX_BYTES));
+        let json = long.to_json();
+        assert_eq!(json.len(), MAX_BYTES);
+        assert!(read(&json).message.ends_with("xxx..."));
+        assert_eq!(read(&json).facts, long.facts);
+    }
+
+    #[test]
+    fn facts_that_do_not_fit_are_left_out() {
+        let mut large = message("x");
+        large
+            .facts
+            .insert("large".to_owned(), "y".repeat(MAX_BYTES));
+        let json = large.to_json();
+        assert!(json.len() <= MAX_BYTES);
+        assert!(read(&json).facts.is_empty());
+        assert_eq!(read(&json).message, "x");
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_fits_and_is_a_prefix_of_the_whole(text in "(\\PC|[\x00-\x1f\"]|\u{1F600}){0,40}", times in 1..200usize) {
+            let whole = message(&text.repeat(times));
+            let json = whole.to_json();
+            prop_assert!(json.len() <= MAX_BYTES);
+            let found = read(&json).message;
+            prop_assert!(whole.message == found || whole.message.starts_with(found.strip_suffix("...").unwrap()));
         }
     }
 }

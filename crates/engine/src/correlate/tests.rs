@@ -1,0 +1,3 @@
+//! Semantics, one fact a test.
+
+mod types;

@@ -1,0 +1,467 @@
+//! Every wire format against its golden file, byte for byte, and back.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy exempts tests, but not the functions they share"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::Path;
+
+use jiff::Timestamp;
+use lookback_protocol::alert::{
+    self, AlertRecord, EventRef, HistoryEntry, RuleKind, RuleRef, Window,
+};
+use lookback_protocol::checkpoint::{self, Checkpoint, Counters, Gap, Hold, HoldReason, Phase};
+use lookback_protocol::config::{
+    self, CommitConfig, CorrelationConfig, DeadLettersConfig, Emit, Limits, LogSource, NatsAuth,
+    NatsConfig, Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
+};
+use lookback_protocol::consumer::{self, ConsumerMetadata};
+use lookback_protocol::deadletter::{self, Reason};
+use lookback_protocol::ids::{self, EventOrigin, GroupField};
+use lookback_protocol::names::{Owner, PipelineKey};
+use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
+use lookback_protocol::termination::{ExitReason, TerminationMessage};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn pipeline() -> PipelineKey {
+    PipelineKey::new("prod", "edr").unwrap()
+}
+
+fn owner() -> Owner {
+    Owner {
+        cluster: "0b6f2c1e-5d3a-4e57-9c6f-3f0a4b1d2e3c".to_owned(),
+        pipeline: pipeline(),
+    }
+}
+
+fn stream() -> StreamIdentity {
+    StreamIdentity {
+        name: "EVENTS".to_owned(),
+        created: time("2026-01-02T03:04:05.123456789Z"),
+    }
+}
+
+fn position() -> Position {
+    Position {
+        sequence: StreamSeq(48213),
+        published: Some(time("2026-02-03T04:05:06.000000001Z")),
+    }
+}
+
+fn strings<const N: usize>(texts: [&str; N]) -> Vec<String> {
+    texts.map(str::to_owned).to_vec()
+}
+
+fn golden(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(file);
+    std::fs::read_to_string(&path).unwrap_or_default()
+}
+
+#[track_caller]
+fn assert_written(file: &str, value: &impl Serialize) {
+    let written = serde_json::to_string_pretty(value).unwrap() + "\n";
+    assert!(
+        written == golden(file),
+        "a wire format changed: bump its version or revert; tests/golden/{file} is now written as\n{written}"
+    );
+}
+
+#[track_caller]
+fn assert_pinned<T: Serialize + DeserializeOwned + PartialEq + Debug>(file: &str, value: &T) {
+    assert_written(file, value);
+    let read: T = serde_json::from_str(&golden(file)).unwrap_or_else(|error| {
+        panic!("a wire format changed: bump its version or revert; {file} is not read: {error}")
+    });
+    assert_eq!(
+        &read, value,
+        "{file} does not read back as what was written"
+    );
+}
+
+fn worker_config() -> WorkerConfig {
+    WorkerConfig {
+        v: config::VERSION,
+        owner: owner(),
+        partition: 0,
+        epoch: Epoch(3),
+        nats: NatsConfig {
+            urls: strings(["nats://a:4222", "nats://b:4222"]),
+            auth: Some(NatsAuth::Credentials {
+                file: "/etc/lookback/nats/user.creds".to_owned(),
+            }),
+            ca_file: Some("/etc/lookback/ca/ca.crt".to_owned()),
+            tls_required: true,
+        },
+        source: SourceConfig {
+            stream: stream(),
+            consumer: "lb_prod_edr_p0_e3".to_owned(),
+            subjects: strings(["events.windows.>"]),
+            logsource: LogSource {
+                product: "windows".to_owned(),
+                service: Some("sysmon".to_owned()),
+                category: Some("process_creation".to_owned()),
+            },
+            start: StreamSeq(4711),
+        },
+        rules: RulesConfig {
+            files: vec![RuleFileRef {
+                name: "sigma-rules/logon.yml".to_owned(),
+                path: "/etc/lookback/rules/0/logon.yml".to_owned(),
+            }],
+            processing: strings(["sysmon"]),
+            engine_digest: DIGEST.to_owned(),
+        },
+        correlation: CorrelationConfig {
+            timestamp_fields: strings(["UtcTime", "@timestamp"]),
+            timestamp_fallback: TimestampFallback::Published,
+            allowed_lateness_seconds: 300,
+            max_future_skew_seconds: 300,
+            refire: Refire::OncePerWindow,
+            emit: Emit::All,
+            limits: Limits {
+                groups: 1_000_000,
+                events_per_group: 10_000,
+            },
+        },
+        commit: CommitConfig {
+            interval_ms: 1000,
+            events: 5000,
+        },
+        alerts_stream: "LB_prod_edr_ALERTS".to_owned(),
+        dead_letters: DeadLettersConfig {
+            stream: "LB_prod_edr_DLQ".to_owned(),
+            max_attempts: 3,
+        },
+    }
+}
+
+fn minimal_worker_config() -> WorkerConfig {
+    let mut config = worker_config();
+    config.nats = NatsConfig {
+        urls: strings(["nats://a:4222"]),
+        auth: Some(NatsAuth::UserPassword {
+            username_file: "/etc/lookback/nats/username".to_owned(),
+            password_file: "/etc/lookback/nats/password".to_owned(),
+        }),
+        ca_file: None,
+        tls_required: false,
+    };
+    config.source.subjects.clear();
+    config.source.logsource.service = None;
+    config.source.logsource.category = None;
+    config.rules.processing.clear();
+    config
+}
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint {
+        v: checkpoint::VERSION,
+        incarnation: "0198c0de-0000-7000-8000-000000000001".to_owned(),
+        owner: owner(),
+        epoch: Epoch(3),
+        phase: Phase::Held,
+        stream: stream(),
+        position: position(),
+        published_through: StreamSeq(48300),
+        engine_digest: DIGEST.to_owned(),
+        groups: 12,
+        gaps: vec![Gap {
+            from: StreamSeq(7),
+            to: StreamSeq(9),
+            possible: true,
+        }],
+        counters: Counters {
+            events: 48000,
+            alerts_new: 40,
+            alerts_known: 2,
+            dead_letters: 3,
+            late: 4,
+            skewed: 5,
+        },
+        held: Some(Hold {
+            reason: HoldReason::AlertsFull,
+            message: "archive alerts".to_owned(),
+        }),
+        time: time("2026-02-03T04:05:07.5Z"),
+    }
+}
+
+fn first_checkpoint() -> Checkpoint {
+    Checkpoint {
+        phase: Phase::Started,
+        position: Position::before(StreamSeq(1)),
+        published_through: StreamSeq(0),
+        groups: 0,
+        gaps: Vec::new(),
+        counters: Counters::default(),
+        held: None,
+        ..checkpoint()
+    }
+}
+
+fn correlation_alert() -> AlertRecord {
+    AlertRecord {
+        v: alert::VERSION,
+        id: "NALWT6VCLWV6SU6LYVNMPAL6JE".to_owned(),
+        state: alert::NEW.to_owned(),
+        rule: RuleRef {
+            id: "8f3c0f9e-0000-4000-8000-000000000001".to_owned(),
+            title: "Many failed logons".to_owned(),
+            level: Some("high".to_owned()),
+            tags: strings(["attack.t1110"]),
+            kind: RuleKind::Correlation,
+        },
+        group_key: vec![GroupField {
+            field: "User".to_owned(),
+            value: "alice".to_owned(),
+        }],
+        window: Some(Window {
+            from: time("2026-02-03T04:05:00Z"),
+            to: time("2026-02-03T04:05:06Z"),
+        }),
+        events: vec![
+            EventRef {
+                stream: "EVENTS".to_owned(),
+                sequence: StreamSeq(48210),
+                time: time("2026-02-03T04:05:00Z"),
+                subject: None,
+            },
+            EventRef {
+                stream: "EVENTS".to_owned(),
+                sequence: StreamSeq(48213),
+                time: time("2026-02-03T04:05:06Z"),
+                subject: Some("events.windows.dc1".to_owned()),
+            },
+        ],
+        data: json!({"count": 5}),
+        metadata: BTreeMap::from([("owner".to_owned(), "soc".to_owned())]),
+        history: vec![HistoryEntry {
+            time: time("2026-02-03T04:05:06.000000001Z"),
+            transition: "create".to_owned(),
+            from: None,
+            to: alert::NEW.to_owned(),
+            by: "worker/edr-0".to_owned(),
+        }],
+        op_id: "NALWT6VCLWV6SU6LYVNMPAL6JE".to_owned(),
+        prev_seq: 0,
+        pipeline: pipeline(),
+        epoch: Epoch(3),
+        engine_digest: DIGEST.to_owned(),
+        by: "worker/edr-0".to_owned(),
+    }
+}
+
+fn detection_alert() -> AlertRecord {
+    let mut alert = correlation_alert();
+    alert.rule.kind = RuleKind::Detection;
+    alert.rule.level = None;
+    alert.group_key.clear();
+    alert.window = None;
+    alert.events.remove(0);
+    alert.metadata.clear();
+    alert
+}
+
+fn termination_message() -> TerminationMessage {
+    TerminationMessage::new(
+        ExitReason::StreamRegressed,
+        "position 48213 is beyond the last sequence 48000",
+        [("position", "48213"), ("lastSequence", "48000")],
+    )
+}
+
+#[test]
+fn the_worker_config_is_pinned() {
+    assert_pinned("worker-config.json", &worker_config());
+    assert_pinned("worker-config-minimal.json", &minimal_worker_config());
+}
+
+#[test]
+fn the_checkpoint_is_pinned() {
+    assert_pinned("checkpoint.json", &checkpoint());
+    assert_pinned("checkpoint-first.json", &first_checkpoint());
+}
+
+#[test]
+fn the_alert_record_is_pinned() {
+    assert_pinned("alert-correlation.json", &correlation_alert());
+    assert_pinned("alert-detection.json", &detection_alert());
+}
+
+#[test]
+fn the_termination_message_is_pinned() {
+    assert_pinned("termination-message.json", &termination_message());
+}
+
+#[test]
+fn the_metadata_of_a_consumer_is_pinned() {
+    let metadata = ConsumerMetadata::new(&owner(), Epoch(3), StreamSeq(4711));
+    let map = metadata.to_map();
+    assert_pinned("consumer-metadata.json", &map);
+    let read = ConsumerMetadata::from_map(|key| map.get(key).map(String::as_str));
+    assert_eq!(read, Ok(metadata));
+}
+
+#[test]
+fn the_headers_of_a_dead_letter_are_pinned() {
+    assert_written(
+        "dead-letter-headers.json",
+        &json!({
+            "reason": deadletter::REASON,
+            "error": deadletter::ERROR,
+            "stream": deadletter::STREAM,
+            "sequence": deadletter::SEQUENCE,
+            "subject": deadletter::SUBJECT,
+            "published": deadletter::PUBLISHED,
+            "attempts": deadletter::ATTEMPTS,
+            "epoch": deadletter::EPOCH,
+            "headers": deadletter::HEADERS,
+            "part": deadletter::PART,
+            "parts": deadletter::PARTS,
+        }),
+    );
+}
+
+#[test]
+fn ids_are_pinned() {
+    let published = position().published.unwrap();
+    let origin = EventOrigin::new(&stream(), StreamSeq(48213), published);
+    let parts = [("User", "alice"), ("Computer", "dc1")].map(|(field, value)| GroupField {
+        field: field.to_owned(),
+        value: value.to_owned(),
+    });
+    assert_written(
+        "ids.json",
+        &json!({
+            "detection": ids::alert_id("8f3c0f9e-0000-4000-8000-000000000001", &[], &origin),
+            "correlation": ids::alert_id("8f3c0f9e-0000-4000-8000-000000000001", &parts, &origin),
+            "deadLetter": ids::dead_letter_id(0, &origin),
+        }),
+    );
+}
+
+/// The words of every closed set that stands on the wire.
+#[test]
+fn words_are_pinned() {
+    use ExitReason as Exit;
+    let exits = [
+        Exit::Drained,
+        Exit::Internal,
+        Exit::BadConfig,
+        Exit::Corrupt,
+        Exit::NewerSchema,
+        Exit::StateLocked,
+        Exit::OwnedByOther,
+        Exit::Fenced,
+        Exit::StreamChanged,
+        Exit::StreamRegressed,
+        Exit::StoreRegressed,
+        Exit::StateLost,
+        Exit::VolumeFull,
+        Exit::NatsUnavailable,
+        Exit::ConsumerMissing,
+    ];
+    let exit_codes: BTreeMap<String, u8> = exits
+        .map(|reason| (format!("{reason:?}"), reason.exit_code()))
+        .into();
+    assert_written(
+        "words.json",
+        &json!({
+            "exitReasons": exits,
+            "exitCodes": exit_codes,
+            "phases": [Phase::Started, Phase::Held, Phase::Drained],
+            "holdReasons": [
+                HoldReason::AlertsFull, HoldReason::DeadLettersFull, HoldReason::StoreUnavailable,
+            ],
+            "deadLetterReasons": [
+                Reason::Empty, Reason::NotJson, Reason::NotObject, Reason::TooDeep,
+                Reason::TooLarge, Reason::EnginePanic, Reason::CrashLoop,
+            ],
+            "timestampFallbacks": [
+                TimestampFallback::Published, TimestampFallback::WallClock, TimestampFallback::Skip,
+            ],
+            "refires": [Refire::OncePerWindow, Refire::EveryEvent],
+            "emits": [Emit::All, Emit::Correlations],
+            "firstAlertState": alert::NEW,
+            "firstDeadLetterState": deadletter::PARKED,
+            "ownerKey": consumer::OWNER_KEY,
+        }),
+    );
+}
+
+#[test]
+fn times_keep_their_nanoseconds() {
+    let written = serde_json::to_value(stream()).unwrap();
+    assert_eq!(written["created"], "2026-01-02T03:04:05.123456789Z");
+    assert_eq!(
+        serde_json::from_value::<StreamIdentity>(written).unwrap(),
+        stream()
+    );
+}
+
+#[track_caller]
+fn assert_refuses_version_2<T: Serialize + DeserializeOwned + Debug>(value: &T) {
+    let mut newer = serde_json::to_value(value).unwrap();
+    newer["v"] = json!(2);
+    let error = serde_json::from_value::<T>(newer).unwrap_err().to_string();
+    assert!(error.contains("format version 2"), "{error}");
+}
+
+#[test]
+fn another_version_is_refused_by_name() {
+    assert_refuses_version_2(&worker_config());
+    assert_refuses_version_2(&checkpoint());
+    assert_refuses_version_2(&correlation_alert());
+    assert_refuses_version_2(&termination_message());
+}
+
+#[test]
+fn a_config_with_a_field_unknown_here_is_refused() {
+    let mut config = serde_json::to_value(worker_config()).unwrap();
+    config["replay"] = json!({});
+    assert!(serde_json::from_value::<WorkerConfig>(config).is_err());
+}
+
+#[test]
+fn a_name_that_is_no_subject_token_is_not_read() {
+    let mut checkpoint = serde_json::to_value(checkpoint()).unwrap();
+    checkpoint["name"] = json!("a.b");
+    assert!(serde_json::from_value::<Checkpoint>(checkpoint).is_err());
+}
+
+#[test]
+fn metadata_of_a_consumer_that_is_not_ours_names_what_is_missing() {
+    let error = ConsumerMetadata::from_map(|_| None).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "consumer metadata has no lookback.dev/owner"
+    );
+}
+
+#[test]
+fn metadata_of_a_consumer_that_holds_no_number_says_what_it_holds() {
+    let map = BTreeMap::from([
+        ("lookback.dev/owner", "o"),
+        ("lookback.dev/epoch", "three"),
+        ("lookback.dev/start", "1"),
+    ]);
+    let error = ConsumerMetadata::from_map(|key| map.get(key).copied()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "consumer metadata lookback.dev/epoch is \"three\", not a number"
+    );
+}

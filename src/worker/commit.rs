@@ -1,0 +1,135 @@
+//! The order that keeps a crash harmless: publish, commit, checkpoint, ack. Windows, position and
+//! counters move in one transaction; the checkpoint says what the file holds, so it is made from the
+//! file; an ack follows the checkpoint that covers it. So the consumer's ack floor never is ahead of
+//! the checkpoint, nor the checkpoint ahead of the file.
+
+use lookback_protocol::checkpoint::{self, Checkpoint, Counters, Hold, Phase};
+use lookback_protocol::start::FileFacts;
+use tracing::{debug, warn};
+
+use crate::runtime::telemetry::chain;
+use crate::state::{Commit, StateError};
+
+use super::batch::Applied;
+use super::output::{Pending, Tally};
+use super::patience::SILENCE;
+use super::ports::{Checkpoints, Log, Outbox};
+use super::run::Worker;
+use super::stop::{Ending, Stop};
+
+impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
+    /// Publishes what was applied, waiting as long as the stores do not take it, then commits it.
+    pub(super) async fn settle(&mut self, mut applied: Applied) -> Result<(), Ending> {
+        let alerts = std::mem::take(&mut applied.alerts);
+        let dead_letters = std::mem::take(&mut applied.dead_letters);
+        let mut pending = Pending::new(alerts, dead_letters);
+        if let Err(hold) = self.output.send(&mut pending).await {
+            self.hold(hold, &mut pending).await?;
+        }
+        self.commit(&applied, pending.stored)?;
+        self.unsaid = Some(applied.ack);
+        Ok(())
+    }
+
+    /// Writes the checkpoint and then acks, when there is something to say and it is time.
+    pub(super) async fn tell_if_due(&mut self) -> Result<(), Ending> {
+        if self.unsaid.is_none() || tokio::time::Instant::now() < self.fence.due() {
+            return Ok(());
+        }
+        match self.tell(Phase::Started, None).await {
+            // The file is ahead of the checkpoint, which is always right; the pull tells whether NATS
+            // is there. Only a checkpoint that stays unwritten is a reason to end.
+            Err(Stop::Unavailable(error)) if self.fence.due().elapsed() < SILENCE => {
+                warn!(error = chain(&error), "Checkpoint not written");
+                Ok(())
+            }
+            told => Ok(told?),
+        }
+    }
+
+    /// Writes the checkpoint, then acks what it covers.
+    pub(super) async fn tell(&mut self, phase: Phase, held: Option<Hold>) -> Result<(), Stop> {
+        let checkpoint = self.checkpoint(phase, held)?;
+        let time = checkpoint.time;
+        self.fence.write(checkpoint).await?;
+        self.metrics
+            .checkpoint_timestamp_seconds
+            .set(time.as_duration().as_secs_f64());
+        if let Some(ack) = self.unsaid.take()
+            && let Err(error) = self.log.ack(&ack).await
+        {
+            debug!(error = chain(&error), "Ack not sent");
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, applied: &Applied, stored: Tally) -> Result<(), StateError> {
+        let Tally {
+            alerts_new,
+            alerts_known,
+            dead_letters,
+            acknowledged,
+        } = stored;
+        let before = self.file.counters()?;
+        let counters = Counters {
+            events: before.events + applied.events,
+            alerts_new: before.alerts_new + alerts_new,
+            alerts_known: before.alerts_known + alerts_known,
+            dead_letters: before.dead_letters + dead_letters,
+            late: before.late + applied.changes.late,
+            skewed: before.skewed + applied.changes.skewed,
+        };
+        let acknowledged: Vec<_> = acknowledged.into_iter().collect();
+        let began = std::time::Instant::now();
+        self.file.commit(&Commit {
+            changes: &applied.changes,
+            position: applied.position,
+            published_through: applied.position.sequence,
+            counters,
+            acknowledged: &acknowledged,
+        })?;
+        self.metrics
+            .commit_seconds
+            .observe(began.elapsed().as_secs_f64());
+        self.count(applied);
+        Ok(())
+    }
+
+    fn count(&self, applied: &Applied) {
+        let metrics = &self.metrics;
+        metrics.events.inc_by(applied.events);
+        metrics.matches.inc_by(applied.matches);
+        metrics.late.inc_by(applied.changes.late);
+        metrics.skewed.inc_by(applied.changes.skewed);
+        metrics.position.set(gauge(applied.position.sequence.0));
+        metrics.lag.set(gauge(applied.pending));
+        metrics.groups.set(gauge(self.engine.groups()));
+    }
+
+    fn checkpoint(&self, phase: Phase, held: Option<Hold>) -> Result<Checkpoint, Stop> {
+        let FileFacts::State(file) = self.file.facts()? else {
+            return Err(Stop::Windows("its identity is gone".to_owned()));
+        };
+        Ok(Checkpoint {
+            v: checkpoint::VERSION,
+            incarnation: self.fence.incarnation().to_owned(),
+            owner: file.owner,
+            epoch: file.epoch,
+            phase,
+            stream: file.stream,
+            position: file.position,
+            published_through: file.published_through,
+            engine_digest: self.config.rules.engine_digest.clone(),
+            groups: self.engine.groups(),
+            gaps: file.gaps,
+            counters: self.file.counters()?,
+            held,
+            time: (self.clock)(),
+        })
+    }
+}
+
+/// A gauge is an `i64`; sequences beyond it do not occur.
+pub(super) fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

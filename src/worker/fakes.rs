@@ -1,0 +1,417 @@
+//! The three ports over one small world in memory, for tests of single facts: it delivers in order
+//! and does what it is told to go wrong, once. The rules of JetStream under any schedule are the
+//! business of the model tests.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use lookback_engine::{EngineOptions, RuleFile, RuleSet};
+use lookback_protocol::alert::AlertRecord;
+use lookback_protocol::checkpoint::Checkpoint;
+use lookback_protocol::config::{
+    self, CommitConfig, CorrelationConfig, DeadLettersConfig, Emit, Limits, LogSource, NatsConfig,
+    Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
+};
+use lookback_protocol::names::{Owner, PipelineKey};
+use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
+use lookback_protocol::start::{MessageAt, StreamFacts};
+use lookback_protocol::termination::TerminationMessage;
+use prometheus_client::registry::Registry;
+use tempfile::TempDir;
+
+use crate::runtime::admin::Readiness;
+use crate::state::StateFile;
+
+use super::metrics::Metrics;
+use super::ports::{
+    AckToken, CheckpointError, Checkpoints, ConsumerFacts, DeadLetter, Delivery, Log, Lookup,
+    Outbox, Pulled, Revision, Room, Rooms, StoreError, Stored, Unavailable,
+};
+use super::run::{Deps, Gates, run};
+
+/// A rule that matches every event with `EventID: 1`.
+const RULE: &str = "title: Process created
+id: 7a3c0b5e-6d0e-4b7b-9a53-0f1f5d8c2b11
+status: test
+level: high
+logsource: {product: windows}
+detection:
+  selection: {EventID: 1}
+  condition: selection
+";
+
+/// Everything outside of one worker, shared by its three ports.
+#[derive(Clone)]
+pub(super) struct World(Arc<Mutex<Inner>>);
+
+pub(super) struct Inner {
+    pub(super) config: WorkerConfig,
+    pub(super) events: Vec<Bytes>,
+    pub(super) first: u64,
+    pub(super) consumer: Option<ConsumerFacts>,
+    open: bool,
+    /// The next delivery goes to someone else.
+    pub(super) steal: bool,
+    /// So many resets get no answer and do not happen.
+    pub(super) deaf_resets: u32,
+    pub(super) alerts: BTreeMap<String, AlertRecord>,
+    pub(super) lookups: Vec<Lookup>,
+    pub(super) alerts_full: u32,
+    pub(super) dead_letters: Vec<DeadLetter>,
+    pub(super) checkpoint: Option<(Checkpoint, Revision)>,
+    pub(super) checkpoints: Vec<Checkpoint>,
+    /// The next checkpoint is written, and its answer lost.
+    pub(super) lose_checkpoint_answer: bool,
+    /// What happened outside, in order.
+    pub(super) journal: Vec<String>,
+}
+
+/// A world and a volume.
+pub(super) struct Bench {
+    pub(super) world: World,
+    volume: TempDir,
+    incarnations: u32,
+}
+
+impl Bench {
+    /// A stream with one event for each payload.
+    pub(super) fn new(payloads: &[&str]) -> Self {
+        Self {
+            world: World(Arc::new(Mutex::new(Inner {
+                config: config(),
+                events: payloads
+                    .iter()
+                    .map(|text| Bytes::copy_from_slice(text.as_bytes()))
+                    .collect(),
+                first: 1,
+                consumer: Some(ConsumerFacts {
+                    delivered_consumer: 0,
+                    delivered: StreamSeq(0),
+                    pending: 0,
+                }),
+                open: false,
+                steal: false,
+                deaf_resets: 0,
+                alerts: BTreeMap::new(),
+                lookups: Vec::new(),
+                alerts_full: 0,
+                dead_letters: Vec::new(),
+                checkpoint: None,
+                checkpoints: Vec::new(),
+                lose_checkpoint_answer: false,
+                journal: Vec::new(),
+            }))),
+            volume: TempDir::new().unwrap(),
+            incarnations: 0,
+        }
+    }
+
+    pub(super) fn world(&self) -> MutexGuard<'_, Inner> {
+        self.world.lock()
+    }
+
+    /// The state file, which no worker may have open.
+    pub(super) fn file(&self) -> StateFile {
+        StateFile::open(&self.volume.path().join("state.db")).unwrap()
+    }
+
+    /// Runs a worker until SIGTERM comes, at a time by the paused clock when all is quiet.
+    pub(super) async fn run(&mut self) -> TerminationMessage {
+        self.run_for(Duration::from_secs(300)).await
+    }
+
+    pub(super) async fn run_for(&mut self, virtual_time: Duration) -> TerminationMessage {
+        let deps = self.deps();
+        run(deps, tokio::time::sleep(virtual_time)).await
+    }
+
+    pub(super) fn deps(&mut self) -> Deps<World, World, World> {
+        self.incarnations += 1;
+        Deps {
+            config: self.world().config.clone(),
+            rule_files: rule_files(),
+            state_file: self.volume.path().join("state.db"),
+            pod: "edr-0".to_owned(),
+            incarnation: format!("incarnation-{}", self.incarnations),
+            log: self.world.clone(),
+            outbox: self.world.clone(),
+            checkpoints: self.world.clone(),
+            metrics: Metrics::register(&mut Registry::default()),
+            clock: Arc::new(|| published(0)),
+            gates: Gates::new(&Readiness::default()),
+        }
+    }
+}
+
+/// When event `sequence` was published.
+pub(super) fn published(sequence: u64) -> Timestamp {
+    let seconds = i64::try_from(sequence).unwrap();
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_700_000_000 + seconds)
+}
+
+/// A delivery as the fake log makes them.
+pub(super) fn delivery(consumer_sequence: u64, sequence: u64, payload: &Bytes) -> Delivery {
+    Delivery {
+        consumer_sequence,
+        sequence: StreamSeq(sequence),
+        published: published(sequence),
+        subject: "events.windows".to_owned(),
+        headers: Bytes::new(),
+        payload: payload.clone(),
+        pending: 0,
+        ack: AckToken(format!("{consumer_sequence}:{sequence}")),
+    }
+}
+
+pub(super) fn config() -> WorkerConfig {
+    let pipeline = PipelineKey::new("prod", "edr").unwrap();
+    let mut config = WorkerConfig {
+        v: config::VERSION,
+        partition: 0,
+        epoch: Epoch(1),
+        nats: NatsConfig::default(),
+        source: SourceConfig {
+            stream: StreamIdentity {
+                name: "EVENTS".to_owned(),
+                created: Timestamp::UNIX_EPOCH,
+            },
+            consumer: pipeline.consumer(0, Epoch(1)),
+            subjects: Vec::new(),
+            logsource: LogSource {
+                product: "windows".to_owned(),
+                ..LogSource::default()
+            },
+            start: StreamSeq(1),
+        },
+        rules: RulesConfig {
+            files: vec![RuleFileRef {
+                name: "rules/process.yml".to_owned(),
+                path: "/rules/process.yml".to_owned(),
+            }],
+            processing: Vec::new(),
+            engine_digest: String::new(),
+        },
+        correlation: CorrelationConfig {
+            timestamp_fields: Vec::new(),
+            timestamp_fallback: TimestampFallback::Published,
+            allowed_lateness_seconds: 300,
+            max_future_skew_seconds: 300,
+            refire: Refire::OncePerWindow,
+            emit: Emit::All,
+            limits: Limits {
+                groups: 1000,
+                events_per_group: 1000,
+            },
+        },
+        commit: CommitConfig {
+            interval_ms: 1000,
+            events: 5,
+        },
+        alerts_stream: pipeline.alerts_stream(),
+        dead_letters: DeadLettersConfig {
+            stream: pipeline.dead_letters_stream(),
+            max_attempts: 3,
+        },
+        owner: Owner {
+            cluster: "cluster-1".to_owned(),
+            pipeline,
+        },
+    };
+    let options = EngineOptions {
+        processing: Vec::new(),
+        logsource: config.source.logsource.clone(),
+        correlation: config.correlation.clone(),
+    };
+    let (rules, problems) = RuleSet::compile(&rule_files(), &options);
+    assert_eq!(problems, []);
+    rules.digest().clone_into(&mut config.rules.engine_digest);
+    config
+}
+
+fn rule_files() -> Vec<RuleFile> {
+    vec![RuleFile {
+        name: "rules/process.yml".to_owned(),
+        bytes: RULE.as_bytes().to_vec(),
+    }]
+}
+
+impl World {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Inner {
+    fn last(&self) -> u64 {
+        self.events.len() as u64
+    }
+
+    fn deliver(&mut self) -> Option<Pulled> {
+        let last = self.last();
+        let first = self.first;
+        let Some(consumer) = &mut self.consumer else {
+            return Some(Pulled::Gone);
+        };
+        assert!(self.open, "a pull is open");
+        let next = consumer.delivered.next().0.max(first);
+        if next > last {
+            return None;
+        }
+        consumer.delivered = StreamSeq(next);
+        consumer.delivered_consumer += 1;
+        let index = usize::try_from(next - 1).unwrap();
+        let delivery = delivery(consumer.delivered_consumer, next, &self.events[index]);
+        if std::mem::take(&mut self.steal) {
+            return self.deliver();
+        }
+        Some(Pulled::Delivery(delivery))
+    }
+}
+
+impl Log for World {
+    async fn stream(&mut self) -> Result<StreamFacts, Unavailable> {
+        let inner = self.lock();
+        Ok(StreamFacts {
+            identity: inner.config.source.stream.clone(),
+            first: StreamSeq(inner.first),
+            last: StreamSeq(inner.last()),
+        })
+    }
+
+    async fn message_at(&mut self, sequence: StreamSeq) -> Result<MessageAt, Unavailable> {
+        let inner = self.lock();
+        Ok(if (inner.first..=inner.last()).contains(&sequence.0) {
+            MessageAt::Published(published(sequence.0))
+        } else {
+            MessageAt::Absent
+        })
+    }
+
+    async fn consumer(&mut self) -> Result<Option<ConsumerFacts>, Unavailable> {
+        Ok(self.lock().consumer)
+    }
+
+    async fn close(&mut self) -> Result<(), Unavailable> {
+        self.lock().open = false;
+        Ok(())
+    }
+
+    async fn reset(&mut self, next: StreamSeq) -> Result<(), Unavailable> {
+        let mut inner = self.lock();
+        if inner.deaf_resets > 0 {
+            inner.deaf_resets -= 1;
+            return Err(unavailable("CONSUMER.RESET"));
+        }
+        inner.journal.push(format!("reset {next}"));
+        inner.consumer = inner.consumer.map(|consumer| ConsumerFacts {
+            delivered_consumer: 0,
+            delivered: next.previous(),
+            ..consumer
+        });
+        Ok(())
+    }
+
+    async fn open(&mut self) -> Result<(), Unavailable> {
+        self.lock().open = true;
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Pulled, Unavailable> {
+        if let Some(pulled) = self.lock().deliver() {
+            return Ok(pulled);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let consumer = self.lock().consumer;
+        Ok(consumer.map_or(Pulled::Gone, |consumer| Pulled::Heartbeat {
+            last_consumer: consumer.delivered_consumer,
+        }))
+    }
+
+    async fn ack(&mut self, delivery: &AckToken) -> Result<(), Unavailable> {
+        self.lock().journal.push(format!("ack {}", delivery.0));
+        Ok(())
+    }
+}
+
+impl Outbox for World {
+    async fn create_alert(
+        &self,
+        record: &AlertRecord,
+        lookup: Lookup,
+    ) -> Result<Stored, StoreError> {
+        tokio::task::yield_now().await;
+        let mut inner = self.lock();
+        if inner.alerts_full > 0 {
+            inner.alerts_full -= 1;
+            let stream = inner.config.alerts_stream.clone();
+            return Err(StoreError::Full { stream });
+        }
+        inner.lookups.push(lookup);
+        if inner.alerts.contains_key(&record.id) {
+            return Ok(Stored::Known);
+        }
+        let trigger = record.events.last().unwrap().sequence;
+        inner.journal.push(format!("alert of {trigger}"));
+        inner.alerts.insert(record.id.clone(), record.clone());
+        Ok(Stored::New(inner.alerts.len() as u64))
+    }
+
+    async fn park(&self, letter: &DeadLetter) -> Result<Stored, StoreError> {
+        tokio::task::yield_now().await;
+        let mut inner = self.lock();
+        inner.dead_letters.push(letter.clone());
+        Ok(Stored::New(inner.dead_letters.len() as u64))
+    }
+
+    async fn rooms(&self) -> Result<Rooms, Unavailable> {
+        let inner = self.lock();
+        let room = |stream: &str, last: usize| Room {
+            stream: stream.to_owned(),
+            last: last as u64,
+            bytes: 0,
+            max_bytes: None,
+        };
+        Ok(Rooms {
+            alerts: room(&inner.config.alerts_stream, inner.alerts.len()),
+            dead_letters: room(&inner.config.dead_letters.stream, inner.dead_letters.len()),
+        })
+    }
+}
+
+impl Checkpoints for World {
+    async fn load(&mut self) -> Result<Option<(Checkpoint, Revision)>, CheckpointError> {
+        Ok(self.lock().checkpoint.clone())
+    }
+
+    async fn store(
+        &mut self,
+        checkpoint: &Checkpoint,
+        expected: Option<Revision>,
+    ) -> Result<Revision, CheckpointError> {
+        let mut inner = self.lock();
+        let stored = inner.checkpoint.as_ref().map(|(_, revision)| *revision);
+        if stored != expected {
+            return Err(CheckpointError::Conflict);
+        }
+        let revision = Revision(stored.map_or(1, |revision| revision.0 + 1));
+        inner.checkpoint = Some((checkpoint.clone(), revision));
+        inner.checkpoints.push(checkpoint.clone());
+        let said = format!("checkpoint {}", checkpoint.position.sequence);
+        inner.journal.push(said);
+        if std::mem::take(&mut inner.lose_checkpoint_answer) {
+            return Err(unavailable("compare-and-swap").into());
+        }
+        Ok(revision)
+    }
+}
+
+fn unavailable(operation: &'static str) -> Unavailable {
+    Unavailable {
+        operation,
+        object: "the fake world".to_owned(),
+        source: "no answer".into(),
+    }
+}

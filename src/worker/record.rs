@@ -1,0 +1,172 @@
+//! What the engine found -> what is stored. An alert made again from the same event is the same
+//! record, but for the epoch and the pod that wrote it: times come from the event, never from a clock.
+
+use std::collections::BTreeMap;
+
+use lookback_engine::Alert;
+use lookback_protocol::alert::{self, AlertRecord, EventRef, HistoryEntry, MAX_DATA_BYTES};
+use lookback_protocol::config::WorkerConfig;
+use lookback_protocol::deadletter::Reason;
+use lookback_protocol::ids::{EventOrigin, GroupField, alert_id, dead_letter_id};
+use lookback_protocol::names::PipelineKey;
+use lookback_protocol::position::{Epoch, StreamIdentity};
+use serde_json::Value;
+
+use super::ports::{DeadLetter, Delivery};
+
+/// The transition, and the write, that makes an alert.
+const CREATE: &str = "create";
+/// Metadata: how many bytes of data there were before some were left out.
+const DATA_TRUNCATED: &str = "lookback.dev/data-truncated";
+/// Metadata: the longest group value's bytes before it was cut.
+const GROUP_KEY_TRUNCATED: &str = "lookback.dev/group-key-truncated";
+/// A group value is cut at this many bytes; the id is made from the whole.
+const MAX_GROUP_VALUE_BYTES: usize = 4096;
+/// A dead letter's error stands in a header.
+const MAX_ERROR_BYTES: usize = 1024;
+
+/// Writes alerts and dead letters in the name of one worker.
+#[derive(Clone, Debug)]
+pub(super) struct Scribe {
+    stream: StreamIdentity,
+    pipeline: PipelineKey,
+    partition: u32,
+    epoch: Epoch,
+    engine_digest: String,
+    by: String,
+}
+
+impl Scribe {
+    pub(super) fn new(config: &WorkerConfig, pod: &str) -> Self {
+        Self {
+            stream: config.source.stream.clone(),
+            pipeline: config.owner.pipeline.clone(),
+            partition: config.partition,
+            epoch: config.epoch,
+            engine_digest: config.rules.engine_digest.clone(),
+            by: format!("worker/{pod}"),
+        }
+    }
+
+    /// The record of an alert that `delivery` triggered.
+    pub(super) fn alert(&self, delivery: &Delivery, alert: Alert) -> AlertRecord {
+        let Alert {
+            rule,
+            mut group_key,
+            window,
+            events,
+            mut data,
+        } = alert;
+        let id = alert_id(&rule.id, &group_key, &self.origin(delivery));
+        let mut metadata = BTreeMap::new();
+        if let Some(bytes) = cut_data(&mut data) {
+            metadata.insert(DATA_TRUNCATED.to_owned(), bytes.to_string());
+        }
+        if let Some(bytes) = cut_group_key(&mut group_key) {
+            metadata.insert(GROUP_KEY_TRUNCATED.to_owned(), bytes.to_string());
+        }
+        let events = events.into_iter().map(|event| EventRef {
+            stream: self.stream.name.clone(),
+            sequence: event.sequence,
+            time: event.time,
+            subject: (event.sequence == delivery.sequence).then(|| delivery.subject.clone()),
+        });
+        AlertRecord {
+            v: alert::VERSION,
+            id,
+            state: alert::NEW.to_owned(),
+            rule,
+            group_key,
+            window,
+            events: events.collect(),
+            data,
+            metadata,
+            history: vec![HistoryEntry {
+                time: delivery.published,
+                transition: CREATE.to_owned(),
+                from: None,
+                to: alert::NEW.to_owned(),
+                by: self.by.clone(),
+            }],
+            op_id: CREATE.to_owned(),
+            prev_seq: 0,
+            pipeline: self.pipeline.clone(),
+            epoch: self.epoch,
+            engine_digest: self.engine_digest.clone(),
+            by: self.by.clone(),
+        }
+    }
+
+    /// The dead letter of an event that was tried `attempts` times.
+    pub(super) fn dead_letter(
+        &self,
+        delivery: &Delivery,
+        reason: Reason,
+        error: &str,
+        attempts: u32,
+    ) -> DeadLetter {
+        DeadLetter {
+            id: dead_letter_id(self.partition, &self.origin(delivery)),
+            reason,
+            error: one_line(error),
+            stream: self.stream.name.clone(),
+            delivery: delivery.clone(),
+            attempts,
+            epoch: self.epoch,
+        }
+    }
+
+    fn origin(&self, delivery: &Delivery) -> EventOrigin {
+        EventOrigin::new(&self.stream, delivery.sequence, delivery.published)
+    }
+}
+
+/// Leaves out members, the largest first, until the rest fits; gives the bytes there were.
+fn cut_data(data: &mut Value) -> Option<usize> {
+    let whole = size(data);
+    if whole <= MAX_DATA_BYTES {
+        return None;
+    }
+    let Value::Object(members) = data else {
+        *data = Value::Null;
+        return Some(whole);
+    };
+    let mut sizes: Vec<(usize, String)> = members
+        .iter()
+        .map(|(key, value)| (key.len() + size(value), key.clone()))
+        .collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    for (_, key) in sizes {
+        members.remove(&key);
+        if size(members) <= MAX_DATA_BYTES {
+            break;
+        }
+    }
+    Some(whole)
+}
+
+fn size(value: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(value).map_or(0, |bytes| bytes.len())
+}
+
+fn cut_group_key(group_key: &mut [GroupField]) -> Option<usize> {
+    let longest = group_key.iter().map(|part| part.value.len()).max()?;
+    if longest <= MAX_GROUP_VALUE_BYTES {
+        return None;
+    }
+    for part in group_key {
+        cut(&mut part.value, MAX_GROUP_VALUE_BYTES);
+    }
+    Some(longest)
+}
+
+/// Header values hold no line breaks.
+fn one_line(error: &str) -> String {
+    let mut line = error.replace(|c: char| c.is_control(), " ");
+    cut(&mut line, MAX_ERROR_BYTES);
+    line
+}
+
+fn cut(text: &mut String, bytes: usize) {
+    text.truncate(text.floor_char_boundary(bytes));
+}
