@@ -123,6 +123,7 @@ impl Schedule {
             ack_lost: rate(300),
             store_lost: rate(100),
             store_unanswered: rate(100),
+            create_unanswered: rate(200),
             checkpoint_lost: rate(100),
             checkpoint_unanswered: rate(150),
             latency: rate(30),
@@ -232,6 +233,8 @@ impl Schedule {
                 let position = case.applied();
                 let sequence = self.rng.below(position + 1);
                 case.world.lock().server.stream.delete(sequence);
+                // An older copy could not read it again, and nobody could tell.
+                self.copy = None;
             }
             Step::LeaveZombie => {
                 if case.zombies.is_empty() {

@@ -43,6 +43,8 @@ pub(crate) struct Faults {
     pub(crate) ack_lost: u64,
     pub(crate) store_lost: u64,
     pub(crate) store_unanswered: u64,
+    /// Creates that are carried out and whose answer is lost.
+    pub(crate) create_unanswered: u64,
     pub(crate) checkpoint_lost: u64,
     pub(crate) checkpoint_unanswered: u64,
     /// The longest way to the server and back, in milliseconds.

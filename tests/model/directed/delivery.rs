@@ -204,14 +204,14 @@ fn ack_wait_passing_while_held_counts_nothing_twice() {
 #[test]
 fn an_alert_moved_while_its_answer_was_lost_is_not_stored_again() {
     directed(Setup::default(), async |case| {
-        case.world.lock().faults.store_unanswered = 1_000;
+        case.world.lock().faults.create_unanswered = 1_000;
         case.start();
         fail(case, LAST);
         seconds(4).await;
         {
             let mut state = case.world.lock();
             state.alerts.move_all_on("triage");
-            state.faults.store_unanswered = 0;
+            state.faults.create_unanswered = 0;
         }
         case.finish().await
     });

@@ -29,6 +29,15 @@ impl SimOutbox {
         operation: &'static str,
         carry_out: impl FnOnce(&mut State) -> T,
     ) -> Result<T, Unavailable> {
+        self.request_over(operation, lost, carry_out).await
+    }
+
+    async fn request_over<T>(
+        &self,
+        operation: &'static str,
+        lost: fn(&Faults) -> (u64, u64),
+        carry_out: impl FnOnce(&mut State) -> T,
+    ) -> Result<T, Unavailable> {
         let way = self.world.travel(self.process, lost).await;
         if way == Way::Lost {
             return Err(unavailable(operation, "store"));
@@ -50,7 +59,9 @@ impl SimOutbox {
     ) -> Result<Stored, StoreError> {
         let process = self.process;
         let written = self
-            .request("create", |world| store(world).create(id, state, body))
+            .request_over("create", create_lost, |world| {
+                store(world).create(id, state, body)
+            })
             .await?;
         self.world
             .note(|| format!("w{process} create {id} {written:?}"));
@@ -120,6 +131,11 @@ impl Outbox for SimOutbox {
 
 fn lost(faults: &Faults) -> (u64, u64) {
     (faults.store_lost, faults.store_unanswered)
+}
+
+fn create_lost(faults: &Faults) -> (u64, u64) {
+    let unanswered = faults.store_unanswered.max(faults.create_unanswered);
+    (faults.store_lost, unanswered)
 }
 
 fn room(store: &Store) -> Room {
