@@ -1,1 +1,23 @@
-//! The adapters that speak JetStream.
+//! The adapters that speak JetStream. Each says in its documentation what it guarantees.
+//!
+//! # Layout
+//! - [`connect`]: the connection, and whether the server is fit.
+//! - [`api`]: requests and their error codes.
+//! - [`log`]: the source stream and its consumer, for the worker.
+//! - [`outbox`]: the stores of alerts (`alerts`) and dead letters ([`deadletters`]), for the worker.
+//! - [`checkpoint`]: checkpoints, for the worker; watching and deleting them, for the operator.
+//! - [`desired`]: what streams and consumers must look like, and whether they do. Pure.
+//! - [`streams`], [`consumers`]: reading them, and keeping ours as desired, for the operator.
+//! - [`ensure`]: what the two have in common.
+
+mod alerts;
+pub mod api;
+pub mod checkpoint;
+pub mod connect;
+pub mod consumers;
+pub mod deadletters;
+pub mod desired;
+pub mod ensure;
+pub mod log;
+pub mod outbox;
+pub mod streams;

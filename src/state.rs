@@ -8,18 +8,20 @@
 //! descriptor of the file: nothing here opens the file other than through SQLite, which knows.
 //!
 //! # Layout
-//! - [`schema`]: the tables with their invariants, how a file is opened, what is refused.
-//! - [`meta`]: identity, position, what is published beyond it, counters, gaps, PubAcks.
-//! - [`windows`]: one row for each group; only changed groups are written.
-//! - [`lineage`]: which rules and filter were applied from which sequence on.
-//! - [`attempts`]: starts without progress, and events in flight when the process died.
-//! - [`digest`]: the digest of a file that no worker has open.
+//! - `schema`: the tables with their invariants, how a file is opened, what is refused.
+//! - `identity`: whose file it is, and how a start takes it over.
+//! - `meta`: position, what is published beyond it, counters, gaps, PubAcks.
+//! - `windows`: one row for each group; only changed groups are written.
+//! - `lineage`: which rules and filter were applied from which sequence on.
+//! - `attempts`: starts without progress, and events in flight when the process died.
+//! - `digest`: the digest of a file that no worker has open.
 //!
 //! Everything blocks. The caller runs it on one thread of its own.
 
 mod attempts;
 mod digest;
 mod error;
+mod identity;
 mod lineage;
 mod meta;
 #[cfg(test)]
@@ -106,7 +108,7 @@ impl StateFile {
     /// # Errors
     /// [`StateError`] when the file cannot be read.
     pub fn facts(&self) -> Result<FileFacts, StateError> {
-        meta::facts(&self.connection)
+        identity::facts(&self.connection)
     }
 
     /// Writes down what a start decided, in one transaction: the identity (the first time) or the
@@ -118,7 +120,7 @@ impl StateFile {
     /// epoch, or at another position than `begin` says.
     pub fn begin(&mut self, identity: &Identity, begin: &Begin) -> Result<(), StateError> {
         self.write(|transaction| {
-            meta::begin(transaction, identity, begin)?;
+            identity::begin(transaction, identity, begin)?;
             lineage::enter(transaction, identity, begin.position.sequence.next())?;
             windows::forget_empty_correlations(transaction)
         })

@@ -13,6 +13,7 @@
 //! - `batch`: events -> alerts, dead letters and changed windows; `record` writes them out.
 //! - `output`: storing them; `hold`: waiting for a store that does not take them.
 //! - `commit`: one transaction, the checkpoint, the ack.
+//! - `expired`: events that leave the stream before they are read.
 //! - `poison`: events that break the engine.
 //! - `patience`, `stop`: waiting for NATS, and the ways to end.
 //!
@@ -51,6 +52,7 @@ pub mod run;
 
 mod batch;
 mod commit;
+mod expired;
 mod fence;
 mod hold;
 mod intake;

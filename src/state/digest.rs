@@ -6,7 +6,7 @@ use lookback_protocol::position::{Position, StreamIdentity};
 use serde::{Deserialize, Serialize};
 
 use super::error::{OpenError, StateError};
-use super::{Segment, lineage, meta, schema, windows};
+use super::{Segment, identity, lineage, schema, windows};
 
 /// What a state file amounts to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub enum DigestError {
 pub fn digest(path: &Path) -> Result<FileDigest, DigestError> {
     let empty = || DigestError::Empty(path.to_owned());
     let connection = schema::open_to_read(path)?.ok_or_else(empty)?;
-    let state = meta::state(&connection)?.ok_or_else(empty)?;
+    let state = identity::state(&connection)?.ok_or_else(empty)?;
     let rows = windows::read(&connection)?;
     let mut lineage = lineage::read(&connection)?;
     lineage.retain(|segment| segment.start <= state.position.sequence);

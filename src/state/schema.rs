@@ -82,6 +82,7 @@ CREATE TABLE deaths (
   deaths INTEGER NOT NULL
 ) STRICT;
 ";
+/// Every table of the newest schema.
 const TABLES: [&str; 8] = [
     "attempts",
     "correlations",
@@ -92,6 +93,7 @@ const TABLES: [&str; 8] = [
     "meta",
     "stores",
 ];
+/// What brings a file from each schema to the next.
 const MIGRATIONS: [&str; 1] = [V1];
 /// The newest schema this build knows.
 pub(super) const SUPPORTED: u32 = MIGRATIONS.len() as u32;
@@ -177,7 +179,8 @@ fn inspect(connection: &Connection, path: &Path) -> Result<Content, OpenError> {
             supported: SUPPORTED,
         });
     }
-    if let Some(missing) = TABLES.iter().find(|&&table| !found.has(table)) {
+    let missing = TABLES.iter().find(|&&table| !found.has(table));
+    if let (SUPPORTED, Some(missing)) = (found.version, missing) {
         return Err(OpenError::Corrupt(format!("table {missing} is missing")));
     }
     let verdict: String = connection

@@ -5,6 +5,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use lookback_engine::{
     At, Changes, Correlator, DecodeError, Decoder, Detector, Event, GroupRow, Match, RuleSet,
     Scratch,
@@ -70,10 +71,7 @@ impl Engine {
         scribe: Scribe,
     ) -> Result<Self, String> {
         Ok(Self {
-            decoder: Decoder {
-                max_depth: 64,
-                max_bytes: 8 * 1024 * 1024,
-            },
+            decoder: Decoder::default(),
             detector: Detector::new(Arc::clone(&rules)),
             correlator: Correlator::restore(Arc::clone(&rules), rows)?,
             rules,
@@ -95,12 +93,17 @@ impl Engine {
         self.correlator.groups()
     }
 
-    /// Applies `batch`, in the order of the stream. `None` for an empty batch.
+    /// Applies `batch`, in the order of the stream. `None` for an empty batch. `received` matters only
+    /// to pipelines that ask for the wall clock.
     ///
     /// # Errors
     /// [`Panic`] when an event makes the engine panic; which one is not known.
-    pub(super) fn apply(&mut self, batch: &[Delivery]) -> Result<Option<Applied>, Panic> {
-        catch_unwind(AssertUnwindSafe(|| self.apply_unguarded(batch)))
+    pub(super) fn apply(
+        &mut self,
+        batch: &[Delivery],
+        received: Timestamp,
+    ) -> Result<Option<Applied>, Panic> {
+        catch_unwind(AssertUnwindSafe(|| self.apply_unguarded(batch, received)))
             .map_err(|payload| Panic::new(payload.as_ref()))
     }
 
@@ -119,7 +122,7 @@ impl Engine {
         applied
     }
 
-    fn apply_unguarded(&mut self, batch: &[Delivery]) -> Option<Applied> {
+    fn apply_unguarded(&mut self, batch: &[Delivery], received: Timestamp) -> Option<Applied> {
         let mut applied = Applied::up_to(batch.last()?, batch.len());
         for piece in batch.chunks(PIECE) {
             let detected = detect(&self.decoder, &self.detector, piece);
@@ -130,6 +133,7 @@ impl Engine {
                         let at = At {
                             sequence: delivery.sequence,
                             published: delivery.published,
+                            received,
                         };
                         let alerts = self.correlator.apply(at, &event, &matches);
                         let records = alerts
@@ -188,6 +192,8 @@ fn detect(
         .par_iter()
         .with_min_len(PER_THREAD)
         .map_init(Scratch::default, |scratch, delivery| {
+            #[cfg(test)]
+            super::fakes::trip(&delivery.payload);
             let event = decoder.decode(&delivery.payload)?;
             let matches = detector.detect(&event, scratch);
             Ok((event, matches))

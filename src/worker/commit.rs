@@ -37,9 +37,8 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             return Ok(());
         }
         match self.tell(Phase::Started, None).await {
-            // The file is ahead of the checkpoint, which is always right; the pull tells whether NATS
-            // is there. Only a checkpoint that stays unwritten is a reason to end.
-            Err(Stop::Unavailable(error)) if self.fence.due().elapsed() < SILENCE => {
+            // A file that is ahead of its checkpoint is always right, so this can wait.
+            Err(Stop::Unavailable(error)) if self.fence.silence() < SILENCE => {
                 warn!(error = chain(&error), "Checkpoint not written");
                 Ok(())
             }
@@ -106,7 +105,8 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         metrics.groups.set(gauge(self.engine.groups()));
     }
 
-    fn checkpoint(&self, phase: Phase, held: Option<Hold>) -> Result<Checkpoint, Stop> {
+    /// What the file holds, as it is said in NATS.
+    pub(super) fn checkpoint(&self, phase: Phase, held: Option<Hold>) -> Result<Checkpoint, Stop> {
         let FileFacts::State(file) = self.file.facts()? else {
             return Err(Stop::Windows("its identity is gone".to_owned()));
         };

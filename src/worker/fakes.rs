@@ -2,8 +2,9 @@
 //! and does what it is told to go wrong, once. The rules of JetStream under any schedule are the
 //! business of the model tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +44,9 @@ detection:
   condition: selection
 ";
 
+/// By the paused clock; all is quiet long before.
+const QUIET: Duration = Duration::from_secs(20);
+
 /// Everything outside of one worker, shared by its three ports.
 #[derive(Clone)]
 pub(super) struct World(Arc<Mutex<Inner>>);
@@ -55,9 +59,15 @@ pub(super) struct Inner {
     open: bool,
     /// The next delivery goes to someone else.
     pub(super) steal: bool,
+    /// Retention takes everything before the second sequence when the first is delivered.
+    pub(super) expire: Option<(u64, u64)>,
     /// So many resets get no answer and do not happen.
     pub(super) deaf_resets: u32,
     pub(super) alerts: BTreeMap<String, AlertRecord>,
+    /// How many creates were taken: more than there are alerts when one was stored twice.
+    pub(super) alerts_stored: u64,
+    /// Alerts that people moved on, so long ago that only a lookup finds them.
+    pub(super) moved: BTreeSet<String>,
     pub(super) lookups: Vec<Lookup>,
     pub(super) alerts_full: u32,
     pub(super) dead_letters: Vec<DeadLetter>,
@@ -66,7 +76,16 @@ pub(super) struct Inner {
     /// The next checkpoint is written, and its answer lost.
     pub(super) lose_checkpoint_answer: bool,
     /// What happened outside, in order.
-    pub(super) journal: Vec<String>,
+    pub(super) journal: Vec<Step>,
+}
+
+/// Something that happened outside, with the stream sequence it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Reset(u64),
+    Alert(u64),
+    Checkpoint(u64),
+    Ack(u64),
 }
 
 /// A world and a volume.
@@ -94,8 +113,11 @@ impl Bench {
                 }),
                 open: false,
                 steal: false,
+                expire: None,
                 deaf_resets: 0,
                 alerts: BTreeMap::new(),
+                alerts_stored: 0,
+                moved: BTreeSet::new(),
                 lookups: Vec::new(),
                 alerts_full: 0,
                 dead_letters: Vec::new(),
@@ -120,12 +142,27 @@ impl Bench {
 
     /// Runs a worker until SIGTERM comes, at a time by the paused clock when all is quiet.
     pub(super) async fn run(&mut self) -> TerminationMessage {
-        self.run_for(Duration::from_secs(300)).await
+        self.run_for(QUIET).await
     }
 
     pub(super) async fn run_for(&mut self, virtual_time: Duration) -> TerminationMessage {
         let deps = self.deps();
         run(deps, tokio::time::sleep(virtual_time)).await
+    }
+
+    /// Runs a worker and kills it the `awaits`th time it waits; whether it was alive until then.
+    pub(super) async fn run_and_kill(&mut self, awaits: u32) -> bool {
+        let deps = self.deps();
+        let mut worker = Box::pin(run(deps, tokio::time::sleep(QUIET)));
+        let mut left = awaits;
+        std::future::poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(true);
+            }
+            left -= 1;
+            worker.as_mut().poll(context).map(|_| false)
+        })
+        .await
     }
 
     pub(super) fn deps(&mut self) -> Deps<World, World, World> {
@@ -150,6 +187,11 @@ impl Bench {
 pub(super) fn published(sequence: u64) -> Timestamp {
     let seconds = i64::try_from(sequence).unwrap();
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_700_000_000 + seconds)
+}
+
+/// Panics in place of the engine when the payload asks for it.
+pub(super) fn trip(payload: &[u8]) {
+    assert!(!payload.starts_with(b"{\"trip\""), "tripped");
 }
 
 /// A delivery as the fake log makes them.
@@ -249,6 +291,51 @@ impl Inner {
         self.events.len() as u64
     }
 
+    fn reset(&mut self, next: StreamSeq) -> Result<(), Unavailable> {
+        if self.deaf_resets > 0 {
+            self.deaf_resets -= 1;
+            return Err(unavailable("CONSUMER.RESET"));
+        }
+        self.journal.push(Step::Reset(next.0));
+        let pending = (self.last() + 1).saturating_sub(next.0.max(self.first));
+        self.consumer = self.consumer.map(|_| ConsumerFacts {
+            delivered_consumer: 0,
+            delivered: next.previous(),
+            pending,
+        });
+        Ok(())
+    }
+
+    fn create(&mut self, record: &AlertRecord, lookup: Lookup) -> Result<Stored, StoreError> {
+        if self.alerts_full > 0 {
+            self.alerts_full -= 1;
+            let stream = self.config.alerts_stream.clone();
+            return Err(StoreError::Full { stream });
+        }
+        self.lookups.push(lookup);
+        let hidden = lookup == Lookup::No && self.moved.contains(&record.id);
+        if self.alerts.contains_key(&record.id) && !hidden {
+            return Ok(Stored::Known);
+        }
+        let trigger = record.events.last().unwrap().sequence;
+        self.journal.push(Step::Alert(trigger.0));
+        self.alerts.insert(record.id.clone(), record.clone());
+        self.alerts_stored += 1;
+        Ok(Stored::New(self.alerts_stored))
+    }
+
+    fn swap(&mut self, checkpoint: &Checkpoint) -> Revision {
+        let revision = self
+            .checkpoint
+            .as_ref()
+            .map_or(1, |(_, stored)| stored.0 + 1);
+        self.checkpoint = Some((checkpoint.clone(), Revision(revision)));
+        self.checkpoints.push(checkpoint.clone());
+        self.journal
+            .push(Step::Checkpoint(checkpoint.position.sequence.0));
+        Revision(revision)
+    }
+
     fn deliver(&mut self) -> Option<Pulled> {
         let last = self.last();
         let first = self.first;
@@ -263,7 +350,11 @@ impl Inner {
         consumer.delivered = StreamSeq(next);
         consumer.delivered_consumer += 1;
         let index = usize::try_from(next - 1).unwrap();
-        let delivery = delivery(consumer.delivered_consumer, next, &self.events[index]);
+        let mut delivery = delivery(consumer.delivered_consumer, next, &self.events[index]);
+        delivery.pending = last - next;
+        if let Some((_, first)) = self.expire.take_if(|(at, _)| *at == next) {
+            self.first = first;
+        }
         if std::mem::take(&mut self.steal) {
             return self.deliver();
         }
@@ -273,6 +364,7 @@ impl Inner {
 
 impl Log for World {
     async fn stream(&mut self) -> Result<StreamFacts, Unavailable> {
+        hop().await;
         let inner = self.lock();
         Ok(StreamFacts {
             identity: inner.config.source.stream.clone(),
@@ -282,6 +374,7 @@ impl Log for World {
     }
 
     async fn message_at(&mut self, sequence: StreamSeq) -> Result<MessageAt, Unavailable> {
+        hop().await;
         let inner = self.lock();
         Ok(if (inner.first..=inner.last()).contains(&sequence.0) {
             MessageAt::Published(published(sequence.0))
@@ -291,26 +384,20 @@ impl Log for World {
     }
 
     async fn consumer(&mut self) -> Result<Option<ConsumerFacts>, Unavailable> {
+        hop().await;
         Ok(self.lock().consumer)
     }
 
     async fn close(&mut self) -> Result<(), Unavailable> {
+        hop().await;
         self.lock().open = false;
         Ok(())
     }
 
     async fn reset(&mut self, next: StreamSeq) -> Result<(), Unavailable> {
-        let mut inner = self.lock();
-        if inner.deaf_resets > 0 {
-            inner.deaf_resets -= 1;
-            return Err(unavailable("CONSUMER.RESET"));
-        }
-        inner.journal.push(format!("reset {next}"));
-        inner.consumer = inner.consumer.map(|consumer| ConsumerFacts {
-            delivered_consumer: 0,
-            delivered: next.previous(),
-            ..consumer
-        });
+        hop().await;
+        self.lock().reset(next)?;
+        hop().await;
         Ok(())
     }
 
@@ -331,7 +418,10 @@ impl Log for World {
     }
 
     async fn ack(&mut self, delivery: &AckToken) -> Result<(), Unavailable> {
-        self.lock().journal.push(format!("ack {}", delivery.0));
+        hop().await;
+        let (_, sequence) = delivery.0.split_once(':').unwrap();
+        let step = Step::Ack(sequence.parse().unwrap());
+        self.lock().journal.push(step);
         Ok(())
     }
 }
@@ -342,47 +432,41 @@ impl Outbox for World {
         record: &AlertRecord,
         lookup: Lookup,
     ) -> Result<Stored, StoreError> {
-        tokio::task::yield_now().await;
-        let mut inner = self.lock();
-        if inner.alerts_full > 0 {
-            inner.alerts_full -= 1;
-            let stream = inner.config.alerts_stream.clone();
-            return Err(StoreError::Full { stream });
-        }
-        inner.lookups.push(lookup);
-        if inner.alerts.contains_key(&record.id) {
-            return Ok(Stored::Known);
-        }
-        let trigger = record.events.last().unwrap().sequence;
-        inner.journal.push(format!("alert of {trigger}"));
-        inner.alerts.insert(record.id.clone(), record.clone());
-        Ok(Stored::New(inner.alerts.len() as u64))
+        hop().await;
+        let stored = self.lock().create(record, lookup);
+        hop().await;
+        stored
     }
 
     async fn park(&self, letter: &DeadLetter) -> Result<Stored, StoreError> {
-        tokio::task::yield_now().await;
+        hop().await;
         let mut inner = self.lock();
         inner.dead_letters.push(letter.clone());
         Ok(Stored::New(inner.dead_letters.len() as u64))
     }
 
     async fn rooms(&self) -> Result<Rooms, Unavailable> {
+        hop().await;
         let inner = self.lock();
-        let room = |stream: &str, last: usize| Room {
+        let room = |stream: &str, last: u64| Room {
             stream: stream.to_owned(),
-            last: last as u64,
+            last,
             bytes: 0,
             max_bytes: None,
         };
         Ok(Rooms {
-            alerts: room(&inner.config.alerts_stream, inner.alerts.len()),
-            dead_letters: room(&inner.config.dead_letters.stream, inner.dead_letters.len()),
+            alerts: room(&inner.config.alerts_stream, inner.alerts_stored),
+            dead_letters: room(
+                &inner.config.dead_letters.stream,
+                inner.dead_letters.len() as u64,
+            ),
         })
     }
 }
 
 impl Checkpoints for World {
     async fn load(&mut self) -> Result<Option<(Checkpoint, Revision)>, CheckpointError> {
+        hop().await;
         Ok(self.lock().checkpoint.clone())
     }
 
@@ -391,21 +475,27 @@ impl Checkpoints for World {
         checkpoint: &Checkpoint,
         expected: Option<Revision>,
     ) -> Result<Revision, CheckpointError> {
-        let mut inner = self.lock();
-        let stored = inner.checkpoint.as_ref().map(|(_, revision)| *revision);
-        if stored != expected {
-            return Err(CheckpointError::Conflict);
-        }
-        let revision = Revision(stored.map_or(1, |revision| revision.0 + 1));
-        inner.checkpoint = Some((checkpoint.clone(), revision));
-        inner.checkpoints.push(checkpoint.clone());
-        let said = format!("checkpoint {}", checkpoint.position.sequence);
-        inner.journal.push(said);
-        if std::mem::take(&mut inner.lose_checkpoint_answer) {
+        hop().await;
+        let (revision, lost) = {
+            let mut inner = self.lock();
+            let stored = inner.checkpoint.as_ref().map(|(_, revision)| *revision);
+            if stored != expected {
+                return Err(CheckpointError::Conflict);
+            }
+            let lost = std::mem::take(&mut inner.lose_checkpoint_answer);
+            (inner.swap(checkpoint), lost)
+        };
+        hop().await;
+        if lost {
             return Err(unavailable("compare-and-swap").into());
         }
         Ok(revision)
     }
+}
+
+/// A place where the process can die.
+async fn hop() {
+    tokio::task::yield_now().await;
 }
 
 fn unavailable(operation: &'static str) -> Unavailable {

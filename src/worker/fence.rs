@@ -18,7 +18,9 @@ pub(super) struct Fence<C> {
     checkpoints: C,
     incarnation: String,
     revision: Option<Revision>,
-    written: Option<(Checkpoint, Instant)>,
+    written: Option<Checkpoint>,
+    tried_at: Option<Instant>,
+    silent_since: Option<Instant>,
 }
 
 impl<C: Checkpoints> Fence<C> {
@@ -29,6 +31,8 @@ impl<C: Checkpoints> Fence<C> {
             incarnation,
             revision,
             written: None,
+            tried_at: None,
+            silent_since: None,
         }
     }
 
@@ -38,35 +42,29 @@ impl<C: Checkpoints> Fence<C> {
 
     /// What this incarnation last wrote.
     pub(super) fn written(&self) -> Option<&Checkpoint> {
-        self.written.as_ref().map(|(checkpoint, _)| checkpoint)
+        self.written.as_ref()
     }
 
     /// From when on another checkpoint may be written.
     pub(super) fn due(&self) -> Instant {
-        self.written
-            .as_ref()
-            .map_or_else(Instant::now, |(_, at)| *at + APART)
+        self.tried_at.map_or_else(Instant::now, |at| at + APART)
+    }
+
+    /// How long every write has failed.
+    pub(super) fn silence(&self) -> Duration {
+        self.silent_since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Writes `checkpoint`. When it returns, the server holds it and no other incarnation has written
     /// since ours before it.
     pub(super) async fn write(&mut self, checkpoint: Checkpoint) -> Result<(), Stop> {
-        loop {
-            match self.checkpoints.store(&checkpoint, self.revision).await {
-                Ok(revision) => {
-                    self.revision = Some(revision);
-                    break;
-                }
-                // Either a stranger's write, or one of ours whose answer was lost.
-                Err(CheckpointError::Conflict) => {
-                    if self.check().await? == checkpoint {
-                        break;
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.written = Some((checkpoint, Instant::now()));
+        let now = Instant::now();
+        self.tried_at = Some(now);
+        self.silent_since.get_or_insert(now);
+        self.swap(&checkpoint).await?;
+        self.silent_since = None;
+        self.written = Some(checkpoint);
         Ok(())
     }
 
@@ -85,5 +83,23 @@ impl<C: Checkpoints> Fence<C> {
         }
         self.revision = Some(revision);
         Ok(found)
+    }
+
+    async fn swap(&mut self, checkpoint: &Checkpoint) -> Result<(), Stop> {
+        loop {
+            match self.checkpoints.store(checkpoint, self.revision).await {
+                Ok(revision) => {
+                    self.revision = Some(revision);
+                    return Ok(());
+                }
+                // Either a stranger's write, or one of ours whose answer was lost.
+                Err(CheckpointError::Conflict) => {
+                    if self.check().await? == *checkpoint {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Tally {
 #[derive(Debug)]
 enum Item {
     Alert(Box<AlertRecord>),
-    DeadLetter(DeadLetter),
+    DeadLetter(Box<DeadLetter>),
 }
 
 impl Pending {
@@ -65,7 +65,9 @@ impl Pending {
         let alerts = alerts
             .into_iter()
             .map(|record| Item::Alert(Box::new(record)));
-        let dead_letters = dead_letters.into_iter().map(Item::DeadLetter);
+        let dead_letters = dead_letters
+            .into_iter()
+            .map(|letter| Item::DeadLetter(Box::new(letter)));
         Self {
             items: dead_letters.chain(alerts).collect(),
             stored: Tally::default(),

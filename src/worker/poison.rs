@@ -35,7 +35,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             return self.process_one_at_a_time(batch).await;
         }
         let began = std::time::Instant::now();
-        match self.engine.apply(&batch) {
+        match self.engine.apply(&batch, (self.clock)()) {
             Ok(None) => Ok(()),
             Ok(Some(applied)) => {
                 let seconds = began.elapsed().as_secs_f64();
@@ -74,7 +74,8 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         }
         let mut message = String::new();
         for _ in 0..PANICS {
-            match self.engine.apply(std::slice::from_ref(delivery)) {
+            let alone = std::slice::from_ref(delivery);
+            match self.engine.apply(alone, (self.clock)()) {
                 Ok(applied) => return Ok(applied.expect("a batch of one event is not empty")),
                 Err(panic) => {
                     self.restore()?;

@@ -18,6 +18,7 @@ use tracing::{debug, info};
 use crate::runtime::telemetry::chain;
 
 use super::commit::gauge;
+use super::expired::Read;
 use super::metrics::{Cause, CauseLabels};
 use super::observe::observe;
 use super::patience::Patience;
@@ -75,10 +76,15 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         let begin = self.decide_again(&said).await?;
         note(&mut self.file, &self.identity, &begin, &self.metrics)?;
         self.output.set_published_through(begin.published_through);
-        self.say_before_reset(&begin).await?;
-        self.reset(begin.position).await?;
+        self.say_before_reset().await?;
+        let pending = self.reset(begin.position).await?;
         self.log.open().await?;
         self.continuity = Continuity::after_reset(begin.position.sequence);
+        let reported = self.file.gaps()?.last().map(|gap| gap.to);
+        self.read = Read {
+            sequence: reported.unwrap_or_default().max(begin.position.sequence),
+            pending,
+        };
         Ok(())
     }
 
@@ -96,18 +102,18 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             return Err(self.consumer_missing());
         };
         self.metrics.lag.set(gauge(consumer.pending));
+        self.metrics.position.set(gauge(position.sequence.0));
         Ok(begin)
     }
 
     /// The reset moves the ack floor to the position and forgets what was delivered, so the
     /// checkpoint must say both before it.
-    async fn say_before_reset(&mut self, begin: &Begin) -> Result<(), Stop> {
+    async fn say_before_reset(&mut self) -> Result<(), Stop> {
         self.unsaid = None;
+        let now = self.checkpoint(Phase::Started, None)?;
         let said = self.fence.written().is_some_and(|said| {
-            said.phase == Phase::Started
-                && said.position == begin.position
-                && said.published_through >= begin.published_through
-                && begin.gap.is_none()
+            let time = said.time;
+            *said == Checkpoint { time, ..now }
         });
         if said {
             return Ok(());
@@ -115,7 +121,8 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         self.tell(Phase::Started, None).await
     }
 
-    async fn reset(&mut self, position: Position) -> Result<(), Stop> {
+    /// Gives how many events there are to read.
+    async fn reset(&mut self, position: Position) -> Result<u64, Stop> {
         if let Err(error) = self.log.reset(position.sequence.next()).await {
             debug!(error = chain(&error), "Reset without an answer");
         }
@@ -125,10 +132,10 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         let ConsumerFacts {
             delivered_consumer,
             delivered,
-            pending: _,
+            pending,
         } = consumer;
         if (delivered_consumer, delivered) == (0, position.sequence) {
-            return Ok(());
+            return Ok(pending);
         }
         Err(Stop::Unavailable(Unavailable {
             operation: "CONSUMER.RESET",

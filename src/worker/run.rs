@@ -16,6 +16,7 @@ use crate::runtime::admin::{Gate, Readiness};
 use crate::state::{Identity, StateFile};
 
 use super::batch::Engine;
+use super::expired::Read;
 use super::fence::Fence;
 use super::intake::{Bounds, End, Intake, collect};
 use super::metrics::{Cause, Metrics};
@@ -106,6 +107,7 @@ pub(super) struct Worker<L, O, C> {
     pub(super) identity: Identity,
     pub(super) bounds: Bounds,
     pub(super) continuity: Continuity,
+    pub(super) read: Read,
     /// Whether the pull is open and everything it brought is in order.
     pub(super) pulling: bool,
     /// Acknowledges what is committed and not yet covered by a checkpoint.
@@ -124,7 +126,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         self.count_start()?;
         loop {
             let Intake { batch, end } = self.collect().await;
-            self.process(batch).await?;
+            self.process_and_report(batch).await?;
             self.tell_if_due().await?;
             match end {
                 End::Complete if self.pulling => {}

@@ -45,8 +45,8 @@ pub(super) enum Stop {
 
 impl Stop {
     pub(super) fn into_message(self) -> TerminationMessage {
-        let reason = match &self {
-            Self::Refused(message) => return message.clone(),
+        let reason = match self {
+            Self::Refused(message) => return message,
             Self::BadConfig(_) => ExitReason::BadConfig,
             Self::Open(OpenError::Locked { .. }) => ExitReason::StateLocked,
             Self::Open(OpenError::Full { .. }) | Self::State(StateError::Full { .. }) => {

@@ -1,1 +1,9 @@
-//! The e2e tests.
+//! End to end: a real API server, kubelet and containerd, real pods with volumes, a real NATS. Each
+//! test has a cluster of its own and kills in it what it likes. Needs root and `make setup image`.
+
+mod deletion;
+mod faults;
+mod operator;
+mod rules;
+mod stage;
+mod worker;

@@ -1,1 +1,8 @@
-//! The integration tests.
+//! The integration tests: the adapters against real servers.
+
+mod nats_checkpoint;
+mod nats_connect;
+mod nats_fixture;
+mod nats_log;
+mod nats_objects;
+mod nats_outbox;

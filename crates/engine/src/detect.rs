@@ -77,3 +77,6 @@ fn detail(body: &DetectionBody) -> Value {
     fields.sort_by_cached_key(crate::canonical::json);
     json!({"selections": selections, "fields": fields})
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,13 @@ pub(crate) fn options() -> EngineOptions {
     }
 }
 
+/// Options under which detections are alerts too.
+pub(crate) fn with_detections() -> EngineOptions {
+    let mut options = options();
+    options.correlation.emit = Emit::All;
+    options
+}
+
 pub(crate) fn file(name: &str, text: &str) -> RuleFile {
     RuleFile {
         name: name.to_owned(),
@@ -124,8 +131,9 @@ impl Run {
             .collect()
     }
 
-    /// Stores everything and goes on with what was stored.
+    /// Stores everything and goes on with what was stored, under `rules`.
     pub(crate) fn restart(&mut self) {
+        self.detector = Detector::new(Arc::clone(&self.rules));
         let rows: Vec<_> = self.correlator.rows().collect();
         self.correlator = Correlator::restore(Arc::clone(&self.rules), rows).unwrap();
     }

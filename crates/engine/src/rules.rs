@@ -169,7 +169,7 @@ impl RuleSet {
         let compiled = detection::compile(parsed, pipelines, problems);
         let correlations =
             correlation::compile(correlations, &compiled, pipelines, &self.settings, problems);
-        for (index, detection) in compiled.loaded.iter().enumerate() {
+        for (index, detection) in compiled.iter().enumerate() {
             self.rules.push(detection.rule.clone());
             self.detections
                 .push(detection.routed(index, &correlations, self.settings.emit));
@@ -203,6 +203,13 @@ impl Problems {
             rule: None,
             message: message.into(),
         });
+    }
+
+    /// Whether the rule `id` is among them.
+    fn names(&self, id: &str) -> bool {
+        self.0
+            .iter()
+            .any(|problem| problem.rule.as_deref() == Some(id))
     }
 
     fn document(&mut self, place: &Place, rule: Option<String>, message: impl Into<String>) {

@@ -9,7 +9,7 @@ use rsigma_eval::pipeline::apply_pipelines_to_correlation;
 use rsigma_eval::{CompiledCorrelation, GroupByField, Pipeline};
 use rsigma_parser::{ConditionExpr, CorrelationRule};
 
-use super::detection::Compiled;
+use super::detection::Loaded;
 use super::document::Item;
 use super::{Problems, attributes, rule_ref};
 use crate::canonical::Hash;
@@ -34,7 +34,7 @@ pub(crate) struct Correlation {
 
 pub(super) fn compile(
     items: Vec<Item<CorrelationRule>>,
-    detections: &Compiled,
+    detections: &[Loaded],
     pipelines: &[Pipeline],
     settings: &CorrelationConfig,
     problems: &mut Problems,
@@ -46,7 +46,8 @@ pub(super) fn compile(
     let mut out = Vec::new();
     for item in items {
         let compiled = compile_one(&item, pipelines, settings).and_then(|mut correlation| {
-            correlation.detections = resolve(&correlation.compiled, detections, &correlations)?;
+            correlation.detections =
+                resolve(&correlation.compiled, detections, &correlations, problems)?;
             correlation.fingerprint = fingerprint(&correlation, detections);
             Ok(correlation)
         });
@@ -126,8 +127,9 @@ fn check_condition(condition: &ConditionExpr, rule_refs: &[String]) -> Result<()
 /// The detections that `rules:` refers to, by id or name.
 fn resolve(
     compiled: &CompiledCorrelation,
-    detections: &Compiled,
+    detections: &[Loaded],
     correlations: &HashSet<String>,
+    problems: &Problems,
 ) -> Result<Vec<usize>, String> {
     if compiled.rule_refs.is_empty() {
         return Err("refers to no rule".to_owned());
@@ -135,8 +137,8 @@ fn resolve(
     let mut out = Vec::new();
     for reference in &compiled.rule_refs {
         let found = out.len();
-        out.extend((0..detections.loaded.len()).filter(|index| {
-            detections.loaded[*index]
+        out.extend((0..detections.len()).filter(|index| {
+            detections[*index]
                 .identities()
                 .contains(&reference.as_str())
         }));
@@ -147,7 +149,7 @@ fn resolve(
             format!(
                 "uses a chain (it refers to the correlation {reference}), which is not supported"
             )
-        } else if detections.left_out.contains(reference) {
+        } else if problems.names(reference) {
             format!("refers to {reference}, which is itself left out")
         } else {
             format!("refers to {reference}, which is no id or name of a detection in the set")
@@ -161,7 +163,7 @@ fn resolve(
 /// Names what a window's content depends on: the correlation's id, its type, fields, window and the
 /// logic of the rules it counts. Thresholds, titles and other words do not count, so that editing
 /// them keeps the windows; anything else begins with empty ones.
-fn fingerprint(correlation: &Correlation, detections: &Compiled) -> String {
+fn fingerprint(correlation: &Correlation, detections: &[Loaded]) -> String {
     let compiled = &correlation.compiled;
     let mut hash = Hash::new();
     hash.part(&correlation.rule.id)
@@ -191,7 +193,7 @@ fn fingerprint(correlation: &Correlation, detections: &Compiled) -> String {
         let mut logic: Vec<_> = correlation
             .detections
             .iter()
-            .map(|index| &detections.loaded[*index])
+            .map(|index| &detections[*index])
             .filter(|detection| detection.identities().contains(&reference.as_str()))
             .map(|detection| &detection.logic)
             .collect();

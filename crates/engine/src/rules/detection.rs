@@ -1,6 +1,5 @@
 //! Detections: translated, compiled, and which correlations each one feeds.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use lookback_protocol::alert::{RuleKind, RuleRef};
@@ -47,27 +46,16 @@ pub(super) struct Loaded {
     compiled: CompiledRule,
 }
 
-/// The detections that work, and the ids and names of those that do not.
-#[derive(Debug, Default)]
-pub(super) struct Compiled {
-    pub(super) loaded: Vec<Loaded>,
-    pub(super) left_out: HashSet<String>,
-}
-
 pub(super) fn compile(
     items: Vec<Item<SigmaRule>>,
     pipelines: &[Pipeline],
     problems: &mut Problems,
-) -> Compiled {
-    let mut out = Compiled::default();
+) -> Vec<Loaded> {
+    let mut out = Vec::new();
     for item in items {
         match compile_one(&item, pipelines) {
-            Ok(loaded) => out.loaded.push(loaded),
-            Err(message) => {
-                out.left_out.extend(item.rule.id);
-                out.left_out.extend(item.rule.name);
-                problems.document(&item.place, Some(item.id), message);
-            }
+            Ok(loaded) => out.push(loaded),
+            Err(message) => problems.document(&item.place, Some(item.id), message),
         }
     }
     out
@@ -75,22 +63,18 @@ pub(super) fn compile(
 
 /// Puts the compiled rules into `engine`, each under its index: the evaluator reports a rule by its
 /// id, which need not be there, never by its place.
-pub(super) fn load(compiled: Compiled, engine: &mut Engine) {
+pub(super) fn load(detections: Vec<Loaded>, engine: &mut Engine) {
     engine.set_match_detail(MatchDetailLevel::Summary);
-    engine.extend_compiled_rules(
-        compiled
-            .loaded
-            .into_iter()
-            .enumerate()
-            .map(|(index, loaded)| CompiledRule {
-                id: Some(index.to_string()),
-                title: String::new(),
-                tags: Vec::new(),
-                custom_attributes: Arc::default(),
-                include_event: false,
-                ..loaded.compiled
-            }),
-    );
+    engine.extend_compiled_rules(detections.into_iter().enumerate().map(|(index, loaded)| {
+        CompiledRule {
+            id: Some(index.to_string()),
+            title: String::new(),
+            tags: Vec::new(),
+            custom_attributes: Arc::default(),
+            include_event: false,
+            ..loaded.compiled
+        }
+    }));
 }
 
 impl Loaded {

@@ -1,0 +1,20 @@
+//! Real servers for tests, the faults between them, and the only place that may sleep.
+//!
+//! - [`binaries`]: where server binaries are found.
+//! - [`eventually`](fn@eventually): waiting for something to become true.
+//! - [`nats`]: a NATS server, and a cluster of three.
+//! - [`node`]: a full local cluster with real pods.
+//! - [`proxy`]: a TCP proxy that cuts and freezes connections.
+
+pub mod binaries;
+mod eventually;
+pub mod nats;
+pub mod node;
+pub mod ports;
+pub mod proxy;
+
+pub use binaries::binary;
+pub use eventually::eventually;
+pub use nats::{NatsCluster, NatsServer, Settings};
+pub use node::Node;
+pub use proxy::TcpProxy;

@@ -1,0 +1,317 @@
+//! Requests to JetStream with the server's own error codes. async-nats' helpers hide them: a lost race
+//! on a replicated stream is 10164, which they call "other", and their key-value reads may be stale.
+//! Everything here is answered by the leader.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_nats::client::{Request, RequestError};
+use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
+use data_encoding::BASE64;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::connect::Nats;
+use crate::worker::ports::Unavailable;
+
+/// How long an answer is waited for. A time-out proves nothing.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a request was not granted.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The server said no; nothing was done.
+    #[error("the server refused it: {description} ({code})")]
+    Refused {
+        /// JetStream's error code.
+        code: Code,
+        /// JetStream's words.
+        description: String,
+    },
+    /// No answer: it may have been done, or not.
+    #[error("no answer")]
+    NoAnswer(#[source] RequestError),
+    /// An answer that is none.
+    #[error("the answer cannot be read")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server took a write for a repetition of another and did not store it.
+    #[error("the server took it for a duplicate of sequence {0} and did not store it")]
+    Swallowed(u64),
+}
+
+/// An error code of JetStream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Code(pub u64);
+
+impl Code {
+    /// No such consumer.
+    pub const CONSUMER_NOT_FOUND: Self = Self(10014);
+    /// No such message.
+    pub const MESSAGE_NOT_FOUND: Self = Self(10037);
+    /// No such stream.
+    pub const STREAM_NOT_FOUND: Self = Self(10059);
+
+    /// Whether a compare-and-swap lost. On replicated streams 10164 only says that another write of
+    /// the subject is in process, not that it will succeed.
+    #[must_use]
+    pub fn is_conflict(self) -> bool {
+        matches!(self.0, 10071 | 10164)
+    }
+
+    /// Whether room was lacking: in the stream, the account or the server.
+    #[must_use]
+    pub fn is_full(self) -> bool {
+        matches!(self.0, 10002 | 10023 | 10047 | 10077)
+    }
+
+    /// Whether this account has no JetStream.
+    #[must_use]
+    pub fn is_jetstream_missing(self) -> bool {
+        matches!(self.0, 10039 | 10076)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ApiError {
+    /// The server's code, when it refused.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::NoAnswer(_) | Self::Unreadable(_) | Self::Swallowed(_) => None,
+        }
+    }
+}
+
+/// A message as a stream's leader holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Its subject.
+    pub subject: String,
+    /// Its sequence.
+    pub sequence: u64,
+    /// When it was stored, in nanoseconds.
+    pub time: Timestamp,
+    /// Its headers in NATS wire form; empty for none.
+    pub headers: Bytes,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+impl StoredMessage {
+    /// The first value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let text = std::str::from_utf8(&self.headers).ok()?;
+        text.lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.trim())
+    }
+}
+
+pub(super) fn unavailable(
+    operation: &'static str,
+    object: impl Into<String>,
+) -> impl FnOnce(ApiError) -> Unavailable {
+    let object = object.into();
+    move |source| Unavailable {
+        operation,
+        object,
+        source: Box::new(source),
+    }
+}
+
+/// Headers in NATS wire form, sorted by name; empty for none.
+pub(super) fn wire_form(headers: Option<&HeaderMap>) -> Bytes {
+    let Some(headers) = headers.filter(|headers| !headers.is_empty()) else {
+        return Bytes::new();
+    };
+    let mut lines: Vec<_> = headers.iter().collect();
+    lines.sort_by(|(a, _), (b, _)| AsRef::<str>::as_ref(*a).cmp(AsRef::<str>::as_ref(*b)));
+    let mut wire = String::from("NATS/1.0\r\n");
+    for (name, values) in lines {
+        for value in values {
+            wire.push_str(&format!("{name}: {}\r\n", value.as_str()));
+        }
+    }
+    wire.push_str("\r\n");
+    Bytes::from(wire)
+}
+
+impl Nats {
+    /// One request below `$JS.API.`.
+    pub(super) async fn api<T: DeserializeOwned>(
+        &self,
+        subject: &str,
+        body: &Value,
+        timeout: Duration,
+    ) -> Result<T, ApiError> {
+        let payload = if body.is_null() {
+            Bytes::new()
+        } else {
+            Bytes::from(body.to_string())
+        };
+        let request = Request::new().payload(payload).timeout(Some(timeout));
+        let message = self
+            .client()
+            .send_request(format!("$JS.API.{subject}"), request)
+            .await
+            .map_err(ApiError::NoAnswer)?;
+        answer(&message)
+    }
+
+    /// Publishes into a stream and waits for its PubAck; the sequence it was stored at.
+    pub(super) async fn publish(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<u64, ApiError> {
+        let ack: PubAck = answer(&self.send(subject, headers, body).await?)?;
+        if ack.duplicate {
+            return Err(ApiError::Swallowed(ack.seq));
+        }
+        Ok(ack.seq)
+    }
+
+    /// Publishes a part of a batch that is not its last; the server answers with nothing, or why not.
+    pub(super) async fn publish_part(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<(), ApiError> {
+        let message = self.send(subject, headers, body).await?;
+        if message.payload.is_empty() {
+            return Ok(());
+        }
+        answer::<Value>(&message).map(drop)
+    }
+
+    /// The last message of `subject`, which may hold wildcards.
+    pub(super) async fn last_of_subject(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        self.leader_get(stream, &json!({ "last_by_subj": subject }))
+            .await
+    }
+
+    /// The message at `sequence`.
+    pub(super) async fn at_sequence(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        self.leader_get(stream, &json!({ "seq": sequence })).await
+    }
+
+    async fn leader_get(
+        &self,
+        stream: &str,
+        by: &Value,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        let subject = format!("STREAM.MSG.GET.{stream}");
+        match self.api::<GetAnswer>(&subject, by, TIMEOUT).await {
+            Ok(answer) => answer.message.decode().map(Some),
+            Err(ApiError::Refused { code, .. }) if code == Code::MESSAGE_NOT_FOUND => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn send(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Message, ApiError> {
+        let request = Request::new()
+            .payload(body)
+            .headers(headers)
+            .timeout(Some(TIMEOUT));
+        self.client()
+            .send_request(subject, request)
+            .await
+            .map_err(ApiError::NoAnswer)
+    }
+}
+
+fn answer<T: DeserializeOwned>(message: &Message) -> Result<T, ApiError> {
+    let mut value: Value = serde_json::from_slice(&message.payload).map_err(unreadable)?;
+    if let Some(error) = value.get_mut("error").map(Value::take) {
+        let refusal: Refusal = serde_json::from_value(error).map_err(unreadable)?;
+        return Err(ApiError::Refused {
+            code: refusal.err_code,
+            description: refusal.description,
+        });
+    }
+    serde_json::from_value(value).map_err(unreadable)
+}
+
+fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ApiError {
+    ApiError::Unreadable(error.into())
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default = "no_code")]
+    err_code: Code,
+    #[serde(default)]
+    description: String,
+}
+
+fn no_code() -> Code {
+    Code(0)
+}
+
+#[derive(Deserialize)]
+struct PubAck {
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+}
+
+#[derive(Deserialize)]
+struct GetAnswer {
+    message: RawMessage,
+}
+
+#[derive(Deserialize)]
+struct RawMessage {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+    time: Timestamp,
+}
+
+impl RawMessage {
+    fn decode(self) -> Result<StoredMessage, ApiError> {
+        let bytes = |text: String| {
+            BASE64
+                .decode(text.as_bytes())
+                .map(Bytes::from)
+                .map_err(unreadable)
+        };
+        Ok(StoredMessage {
+            subject: self.subject,
+            sequence: self.seq,
+            time: self.time,
+            headers: bytes(self.hdrs)?,
+            payload: bytes(self.data)?,
+        })
+    }
+}

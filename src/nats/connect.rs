@@ -1,0 +1,551 @@
+//! The connection to NATS. Secrets that are files are read again at every connect, so a rotated Secret
+//! takes effect without a restart; no secret ever stands in an error or a log line.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::rustls::pki_types::CertificateDer;
+use async_nats::rustls::pki_types::pem::PemObject;
+use async_nats::rustls::{ClientConfig, RootCertStore};
+use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use lookback_protocol::config::{NatsAuth, NatsConfig};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::api::{ApiError, TIMEOUT};
+
+/// The lowest JetStream API level with atomic batches and `CONSUMER.RESET`: NATS 2.14.
+pub const MIN_API_LEVEL: u64 = 4;
+/// Below this version a server gets a warning: two writers could win one race on replicated streams.
+pub const ADVISED_VERSION: (u64, u64, u64) = (2, 14, 4);
+/// A connection that answers no ping for three of these is dropped and made anew.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where NATS is and how to get in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Server URLs, without credentials.
+    pub urls: Vec<String>,
+    /// At most one way to authenticate.
+    pub auth: Option<Auth>,
+    /// PEM certificates of the CA to trust instead of the system's.
+    pub ca: Option<Material>,
+    /// Refuse a server that does not offer TLS.
+    pub tls_required: bool,
+}
+
+/// A way to authenticate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Auth {
+    /// The format of `nsc`'s `.creds`.
+    Credentials(Material),
+    /// A user name and a password; a line end after either is no part of it.
+    UserPassword {
+        /// The user name.
+        username: Material,
+        /// The password.
+        password: Material,
+    },
+}
+
+/// Something secret. `Debug` shows where it is, never what it is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Material {
+    /// In a file, read at every connect.
+    File(PathBuf),
+    /// Here.
+    Bytes(Vec<u8>),
+}
+
+/// What differs from one connection to the next.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Shown by the server to its people.
+    pub name: String,
+    /// Messages that wait in the client for one subscription; what comes beyond is dropped there.
+    pub subscription_capacity: usize,
+}
+
+impl Options {
+    /// The usual options under a name.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            subscription_capacity: 64 * 1024,
+        }
+    }
+}
+
+/// A connection that heals by itself: it reconnects for ever, in turn to each server.
+#[derive(Clone, Debug)]
+pub struct Nats {
+    client: Client,
+    disconnects: watch::Receiver<u64>,
+}
+
+/// The server at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its version. Others in the cluster may have another.
+    pub version: String,
+    /// The JetStream API level of the cluster.
+    pub api_level: u64,
+    /// Whether it is one of several.
+    pub clustered: bool,
+}
+
+/// What a server's level and version mean for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fitness {
+    /// Good.
+    Fit,
+    /// Works, with a known defect; see [`ADVISED_VERSION`].
+    Outdated,
+    /// It would ignore in silence what we rely on.
+    TooOld,
+}
+
+/// Why there is no connection that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No URL at all.
+    #[error("no NATS URL is given")]
+    NoUrl,
+    /// A URL that is none.
+    #[error("NATS URL {index} of the list cannot be parsed; write nats://host:port")]
+    BadUrl {
+        /// From 1.
+        index: usize,
+    },
+    /// A URL with a user or password in it.
+    #[error("the NATS URL of {host} holds credentials; put them into a Secret")]
+    CredentialsInUrl {
+        /// Its host.
+        host: String,
+    },
+    /// A mounted file cannot be read.
+    #[error("cannot read the {what} from {path}")]
+    Read {
+        /// For example `password`.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something read is not what it must be.
+    #[error("the {what} cannot be used: {problem}")]
+    Malformed {
+        /// For example `CA`.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The server refused the credentials, or asks for some.
+    #[error("NATS at {servers} refused the credentials")]
+    Unauthorized {
+        /// The URLs.
+        servers: String,
+    },
+    /// No server could be reached.
+    #[error("cannot connect to NATS at {servers}")]
+    Unreachable {
+        /// The URLs.
+        servers: String,
+        /// Why.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// JetStream is off, or off for this account.
+    #[error("NATS at {servers} has no JetStream for this account; enable it")]
+    JetStreamMissing {
+        /// The URLs.
+        servers: String,
+    },
+    /// The cluster is too old.
+    #[error(
+        "NATS {version} at {servers} has JetStream API level {level}, {MIN_API_LEVEL} is needed; upgrade every server to 2.14 or newer"
+    )]
+    ServerTooOld {
+        /// The URLs.
+        servers: String,
+        /// Of the connected server.
+        version: String,
+        /// Of the cluster.
+        level: u64,
+    },
+    /// JetStream did not answer.
+    #[error("JetStream at {servers} did not say its level")]
+    Account {
+        /// The URLs.
+        servers: String,
+        /// Why.
+        #[source]
+        source: ApiError,
+    },
+}
+
+impl From<&NatsConfig> for Target {
+    fn from(config: &NatsConfig) -> Self {
+        let file = |path: &String| Material::File(PathBuf::from(path));
+        let auth = config.auth.as_ref().map(|auth| match auth {
+            NatsAuth::Credentials { file: path } => Auth::Credentials(file(path)),
+            NatsAuth::UserPassword {
+                username_file,
+                password_file,
+            } => Auth::UserPassword {
+                username: file(username_file),
+                password: file(password_file),
+            },
+        });
+        Self {
+            urls: config.urls.clone(),
+            auth,
+            ca: config.ca_file.as_ref().map(file),
+            tls_required: config.tls_required,
+        }
+    }
+}
+
+/// Judges a server by its cluster's API level and its own version.
+#[must_use]
+pub fn fitness(api_level: u64, version: &str) -> Fitness {
+    let mut numbers = version
+        .split(['.', '-'])
+        .map(|part| part.parse::<u64>().unwrap_or(0));
+    let mut number = || numbers.next().unwrap_or(0);
+    let version = (number(), number(), number());
+    match api_level {
+        0..MIN_API_LEVEL => Fitness::TooOld,
+        _ if version < ADVISED_VERSION => Fitness::Outdated,
+        _ => Fitness::Fit,
+    }
+}
+
+impl Nats {
+    /// Connects once through the list of servers and checks that JetStream is there and new enough.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says which step failed and, where there is one, what to do.
+    pub async fn connect(target: &Target, options: &Options) -> Result<Self, ConnectError> {
+        let addresses = addresses(&target.urls)?;
+        let servers = target.urls.join(", ");
+        let (disconnected, disconnects) = watch::channel(0_u64);
+        let client = connect_options(target)
+            .await?
+            .name(&options.name)
+            .subscription_capacity(options.subscription_capacity)
+            .ping_interval(PING_INTERVAL)
+            .request_timeout(Some(TIMEOUT))
+            .event_callback(move |event| {
+                note(&event, &disconnected);
+                std::future::ready(())
+            })
+            .connect(addresses)
+            .await
+            .map_err(|source| match source.kind() {
+                ConnectErrorKind::AuthorizationViolation => ConnectError::Unauthorized {
+                    servers: servers.clone(),
+                },
+                _ => ConnectError::Unreachable {
+                    servers: servers.clone(),
+                    source,
+                },
+            })?;
+        let nats = Self {
+            client,
+            disconnects,
+        };
+        let server = nats.server().await.map_err(|source| match &source {
+            ApiError::NoAnswer(error)
+                if error.kind() == async_nats::RequestErrorKind::NoResponders =>
+            {
+                ConnectError::JetStreamMissing {
+                    servers: servers.clone(),
+                }
+            }
+            ApiError::Refused { code, .. } if code.is_jetstream_missing() => {
+                ConnectError::JetStreamMissing {
+                    servers: servers.clone(),
+                }
+            }
+            _ => ConnectError::Account {
+                servers: servers.clone(),
+                source,
+            },
+        })?;
+        match fitness(server.api_level, &server.version) {
+            Fitness::Fit => {}
+            Fitness::Outdated => tracing::warn!(
+                version = server.version,
+                "NATS server is older than 2.14.4, upgrade it: two writers may win one race"
+            ),
+            Fitness::TooOld => {
+                return Err(ConnectError::ServerTooOld {
+                    servers,
+                    version: server.version,
+                    level: server.api_level,
+                });
+            }
+        }
+        Ok(nats)
+    }
+
+    /// The server connected to now, asked again.
+    ///
+    /// # Errors
+    /// [`ApiError`] when JetStream does not answer, or not for this account.
+    pub async fn server(&self) -> Result<Server, ApiError> {
+        let account: AccountInfo = self.api("INFO", &Value::Null, TIMEOUT).await?;
+        let info = self.client.server_info();
+        Ok(Server {
+            version: info.version,
+            api_level: account.api.level,
+            clustered: info.cluster.is_some(),
+        })
+    }
+
+    /// The client below.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Bytes a message may have, headers included.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+
+    /// Counts lost connections. The client reconnects and subscribes again in silence; whoever must
+    /// know watches this.
+    #[must_use]
+    pub fn disconnects(&self) -> watch::Receiver<u64> {
+        self.disconnects.clone()
+    }
+}
+
+impl Material {
+    async fn read(&self, what: &'static str) -> Result<Vec<u8>, ConnectError> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.clone()),
+            Self::File(path) => tokio::fs::read(path)
+                .await
+                .map_err(|source| ConnectError::Read {
+                    what,
+                    path: path.display().to_string(),
+                    source,
+                }),
+        }
+    }
+
+    async fn read_text(&self, what: &'static str) -> Result<String, ConnectError> {
+        let bytes = self.read(what).await?;
+        let text = String::from_utf8(bytes).map_err(|_| ConnectError::Malformed {
+            what,
+            problem: "it is no UTF-8",
+        })?;
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Bytes(_) => f.write_str("Bytes(..)"),
+        }
+    }
+}
+
+async fn connect_options(target: &Target) -> Result<ConnectOptions, ConnectError> {
+    let mut options = match &target.auth {
+        None => ConnectOptions::new(),
+        Some(auth) => {
+            auth.answer(&[]).await?;
+            let auth = auth.clone();
+            ConnectOptions::with_auth_callback(move |nonce| {
+                let auth = auth.clone();
+                async move { auth.answer(&nonce).await.map_err(AuthError::new) }
+            })
+        }
+    };
+    if let Some(ca) = &target.ca {
+        let roots = roots(&ca.read("CA").await?)?;
+        options = match ca {
+            Material::File(path) => options.add_root_certificates(path.clone()),
+            Material::Bytes(_) => options.tls_client_config(
+                ClientConfig::builder()
+                    .with_root_certificates(roots)
+                    .with_no_client_auth(),
+            ),
+        };
+    }
+    Ok(options.require_tls(target.tls_required))
+}
+
+fn addresses(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {
+    if urls.is_empty() {
+        return Err(ConnectError::NoUrl);
+    }
+    let parse = |(at, url): (usize, &String)| {
+        let address: ServerAddr = url
+            .parse()
+            .map_err(|_| ConnectError::BadUrl { index: at + 1 })?;
+        if address.has_user_pass() || address.username().is_some() {
+            return Err(ConnectError::CredentialsInUrl {
+                host: address.host().to_owned(),
+            });
+        }
+        Ok(address)
+    };
+    urls.iter().enumerate().map(parse).collect()
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore, ConnectError> {
+    let malformed = |problem| ConnectError::Malformed {
+        what: "CA",
+        problem,
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|_| malformed("it is no PEM"))?;
+        roots
+            .add(certificate)
+            .map_err(|_| malformed("a certificate in it is not valid"))?;
+    }
+    if roots.is_empty() {
+        return Err(malformed("there is no certificate in it"));
+    }
+    Ok(roots)
+}
+
+impl Auth {
+    /// What the server is told; `nonce` is what it asked to have signed.
+    async fn answer(&self, nonce: &[u8]) -> Result<async_nats::Auth, ConnectError> {
+        let mut answer = async_nats::Auth::new();
+        match self {
+            Self::UserPassword { username, password } => {
+                answer.username = Some(username.read_text("user name").await?);
+                answer.password = Some(password.read_text("password").await?);
+            }
+            Self::Credentials(creds) => {
+                let malformed = |problem| ConnectError::Malformed {
+                    what: "credentials",
+                    problem,
+                };
+                let text = creds.read_text("credentials").await?;
+                let jwt = block(&text, "NATS USER JWT")
+                    .ok_or_else(|| malformed("there is no user JWT in them"))?;
+                let seed = block(&text, "USER NKEY SEED")
+                    .ok_or_else(|| malformed("there is no user seed in them"))?;
+                let signature = nkeys::KeyPair::from_seed(seed)
+                    .and_then(|pair| pair.sign(nonce))
+                    .map_err(|_| malformed("the user seed is not valid"))?;
+                answer.jwt = Some(jwt.to_owned());
+                answer.signature = Some(signature);
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// The line after `-----BEGIN <name>-----`.
+fn block<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = text.lines().map(str::trim);
+    lines.find(|line| line.starts_with("---") && line.contains(&format!("BEGIN {name}")))?;
+    lines.find(|line| !line.is_empty())
+}
+
+fn note(event: &Event, disconnected: &watch::Sender<u64>) {
+    match event {
+        Event::Disconnected => {
+            disconnected.send_modify(|count| *count += 1);
+            tracing::warn!("NATS connection lost");
+        }
+        Event::Connected => tracing::info!("NATS connected"),
+        other => tracing::warn!(event = %other, "NATS client event"),
+    }
+}
+
+#[derive(Deserialize)]
+struct AccountInfo {
+    api: ApiInfo,
+}
+
+#[derive(Deserialize)]
+struct ApiInfo {
+    #[serde(default)]
+    level: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_a_level_is_too_old() {
+        assert_eq!(fitness(0, "2.10.26"), Fitness::TooOld);
+    }
+
+    #[test]
+    fn t10_a_server_below_level_4_is_too_old_whatever_its_version() {
+        assert_eq!(fitness(3, "2.15.2"), Fitness::TooOld);
+    }
+
+    #[test]
+    fn a_server_below_2_14_4_is_outdated() {
+        assert_eq!(fitness(4, "2.14.3"), Fitness::Outdated);
+        assert_eq!(fitness(4, "2.14.4"), Fitness::Fit);
+        assert_eq!(fitness(5, "2.15.2"), Fitness::Fit);
+        assert_eq!(fitness(5, "2.15.0-RC.1"), Fitness::Fit);
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug_output() {
+        let auth = Auth::UserPassword {
+            username: Material::Bytes(b"alice".to_vec()),
+            password: Material::Bytes(b"hunter2".to_vec()),
+        };
+        let shown = format!("{auth:?}");
+        assert!(!shown.contains("hunter2") && !shown.contains("alice"));
+    }
+
+    #[test]
+    fn a_url_with_a_password_is_refused_without_showing_it() {
+        let error = addresses(&["nats://alice:hunter2@nats:4222".to_owned()]).unwrap_err();
+        assert!(matches!(error, ConnectError::CredentialsInUrl { .. }));
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_ca_without_a_certificate_is_refused() {
+        assert!(matches!(
+            roots(b"not a certificate"),
+            Err(ConnectError::Malformed { what: "CA", .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_password_file_may_end_with_a_line_end() {
+        let material = Material::Bytes(b"hunter2\r\n".to_vec());
+        assert_eq!(material.read_text("password").await.unwrap(), "hunter2");
+    }
+
+    #[tokio::test]
+    async fn credentials_without_a_seed_are_refused_by_name() {
+        let creds = b"-----BEGIN NATS USER JWT-----\nabc\n------END NATS USER JWT------\n";
+        let auth = Auth::Credentials(Material::Bytes(creds.to_vec()));
+        assert!(matches!(
+            auth.answer(b"nonce").await,
+            Err(ConnectError::Malformed {
+                problem: "there is no user seed in them",
+                ..
+            })
+        ));
+    }
+}

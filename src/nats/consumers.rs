@@ -1,0 +1,111 @@
+//! Consumers, for the operator: one durable cursor on the source stream for each partition and epoch.
+//!
+//! What is read comes from the leader; a consumer or stream that does not exist is an exact answer. An
+//! update in place keeps the cursor and what is not yet acknowledged; a new filter takes effect at the
+//! next delivery.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::connect::Nats;
+use super::desired::{Config, DesiredConsumer, owner_of};
+use super::ensure::{Deleted, Ensured, Object, ObjectError};
+use crate::worker::ports::ConsumerFacts;
+use lookback_protocol::position::StreamSeq;
+
+/// A consumer as its leader describes it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ObservedConsumer {
+    /// Its configuration.
+    pub config: Config,
+    delivered: Delivered,
+    num_pending: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Delivered {
+    consumer_seq: u64,
+    stream_seq: u64,
+}
+
+impl ObservedConsumer {
+    /// What it has delivered.
+    #[must_use]
+    pub fn facts(&self) -> ConsumerFacts {
+        ConsumerFacts {
+            delivered_consumer: self.delivered.consumer_seq,
+            delivered: StreamSeq(self.delivered.stream_seq),
+            pending: self.num_pending,
+        }
+    }
+
+    /// A key of its metadata.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.config.get("metadata")?.get(key)?.as_str()
+    }
+
+    /// The owner in its metadata.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        owner_of(&self.config)
+    }
+}
+
+/// Reads a consumer; `None` when it, or its stream, does not exist.
+///
+/// # Errors
+/// [`ObjectError::Api`] when there is no answer.
+pub async fn read(
+    nats: &Nats,
+    stream: &str,
+    name: &str,
+) -> Result<Option<ObservedConsumer>, ObjectError> {
+    object(stream, name, &request(stream)).read(nats).await
+}
+
+/// Creates the consumer or updates it in place, and compares what the server then holds.
+///
+/// # Errors
+/// [`ObjectError`]: it is another's, or cannot be repaired in place, or the server did not do it.
+pub async fn ensure(nats: &Nats, desired: &DesiredConsumer) -> Result<Ensured, ObjectError> {
+    object(&desired.stream, &desired.name, &request(&desired.stream))
+        .ensure(nats, &desired.config(), &|observed| desired.drift(observed))
+        .await
+}
+
+/// Deletes a consumer, if its metadata says that it is `owner`'s.
+///
+/// # Errors
+/// [`ObjectError`]: it is another's, or the server did not do it.
+pub async fn delete(
+    nats: &Nats,
+    stream: &str,
+    name: &str,
+    owner: &str,
+) -> Result<Deleted, ObjectError> {
+    object(stream, name, &request(stream))
+        .delete(nats, owner)
+        .await
+}
+
+fn request(stream: &str) -> impl Fn(Config, &'static str) -> Value + Sync {
+    move |config, action| json!({ "stream_name": stream, "config": config, "action": action })
+}
+
+fn object<'a>(
+    stream: &str,
+    name: &'a str,
+    request: &'a (dyn Fn(Config, &'static str) -> Value + Sync),
+) -> Object<'a> {
+    let create = format!("CONSUMER.CREATE.{stream}.{name}");
+    Object {
+        kind: "consumer",
+        name,
+        info: format!("CONSUMER.INFO.{stream}.{name}"),
+        update: create.clone(),
+        create,
+        delete: format!("CONSUMER.DELETE.{stream}.{name}"),
+        request,
+    }
+}

@@ -1,0 +1,198 @@
+//! An open pull: requests are renewed on one inbox before they run dry.
+
+use std::time::Duration;
+
+use async_nats::{Client, Message, PublishError, StatusCode, SubscribeError, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::wire::{self, Status};
+use crate::nats::api::wire_form;
+use crate::nats::connect::Nats;
+use crate::worker::ports::{AckToken, Delivery, Pulled};
+
+/// Messages of one request.
+const BATCH: u64 = 1000;
+/// The next request is sent when fewer than this are still to come.
+const RENEW_BELOW: u64 = BATCH / 2;
+/// Bytes of one request, unless two of the largest messages need more.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// How long the server keeps one request: what a half-open client can still swallow is bounded by it.
+const EXPIRES: Duration = Duration::from_secs(8);
+/// How often the server shows that a request without messages is alive.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Silence after which the pull is dead: two heartbeats and the way here.
+const SILENCE: Duration = Duration::from_millis(2500);
+/// What a caller who was away too long still waits: the messages may be here but not yet handed over.
+const GRACE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PullError {
+    #[error("cannot subscribe")]
+    Subscribe(#[from] SubscribeError),
+    #[error("cannot send the request")]
+    Publish(#[from] PublishError),
+    #[error("cannot unsubscribe")]
+    Unsubscribe(#[from] async_nats::UnsubscribeError),
+    #[error("cannot flush")]
+    Flush(#[from] async_nats::client::FlushError),
+    #[error("the server refused the request: {code} {description}")]
+    Refused { code: u16, description: String },
+}
+
+#[derive(Debug)]
+pub(super) struct Pull {
+    messages: Subscriber,
+    disconnects: watch::Receiver<u64>,
+    subject: String,
+    inbox: String,
+    request: Bytes,
+    /// Messages that were requested and have neither come nor been declared unused.
+    open: u64,
+    deadline: Instant,
+    graced: bool,
+}
+
+impl Pull {
+    pub(super) async fn open(nats: &Nats, subject: String) -> Result<Self, PullError> {
+        let client = nats.client();
+        let mut disconnects = nats.disconnects();
+        disconnects.mark_unchanged();
+        let inbox = client.new_inbox();
+        let max_bytes = MAX_BYTES.max(2 * nats.max_payload());
+        let request = json!({
+            "batch": BATCH,
+            "max_bytes": max_bytes,
+            "expires": nanoseconds(EXPIRES),
+            "idle_heartbeat": nanoseconds(HEARTBEAT),
+        });
+        let mut pull = Self {
+            messages: client.subscribe(inbox.clone()).await?,
+            disconnects,
+            subject,
+            inbox,
+            request: Bytes::from(request.to_string()),
+            open: 0,
+            deadline: Instant::now() + SILENCE,
+            graced: false,
+        };
+        pull.renew(client).await?;
+        Ok(pull)
+    }
+
+    pub(super) async fn close(mut self, client: &Client) -> Result<(), PullError> {
+        self.messages.unsubscribe().await?;
+        client.flush().await?;
+        Ok(())
+    }
+
+    /// See [`crate::worker::ports::Log::next`]. After each await either nothing was taken from the
+    /// channel, or what was taken is returned or noted without another await.
+    pub(super) async fn next(&mut self, client: &Client) -> Result<Pulled, PullError> {
+        if Instant::now() >= self.deadline && !self.graced {
+            self.graced = true;
+            self.deadline = Instant::now() + GRACE;
+        }
+        loop {
+            if self.disconnects.has_changed().unwrap_or(true) {
+                return Ok(Pulled::Dead);
+            }
+            if self.open < RENEW_BELOW {
+                self.renew(client).await?;
+            }
+            let message = tokio::select! {
+                biased;
+                message = self.messages.next() => message,
+                _ = self.disconnects.changed() => return Ok(self.dead()),
+                () = sleep_until(self.deadline) => return Ok(Pulled::Dead),
+            };
+            let Some(message) = message else {
+                return Ok(Pulled::Dead);
+            };
+            self.deadline = Instant::now() + SILENCE;
+            self.graced = false;
+            if let Some(pulled) = self.take(message)? {
+                return Ok(pulled);
+            }
+        }
+    }
+
+    async fn renew(&mut self, client: &Client) -> Result<(), PullError> {
+        client
+            .publish_with_reply(
+                self.subject.clone(),
+                self.inbox.clone(),
+                self.request.clone(),
+            )
+            .await?;
+        self.open += BATCH;
+        Ok(())
+    }
+
+    /// Stays dead: a change that was seen is not seen again.
+    fn dead(&mut self) -> Pulled {
+        self.disconnects.mark_changed();
+        Pulled::Dead
+    }
+
+    fn take(&mut self, message: Message) -> Result<Option<Pulled>, PullError> {
+        match message.status {
+            Some(code) => self.take_status(code, &message),
+            None => {
+                self.open = self.open.saturating_sub(1);
+                let delivery = delivery(message);
+                if delivery.is_none() {
+                    tracing::warn!(
+                        inbox = self.inbox,
+                        "Message on a pull's inbox is no delivery, ignored"
+                    );
+                }
+                Ok(delivery.map(Pulled::Delivery))
+            }
+        }
+    }
+
+    fn take_status(
+        &mut self,
+        code: StatusCode,
+        message: &Message,
+    ) -> Result<Option<Pulled>, PullError> {
+        let description = message.description.as_deref().unwrap_or_default();
+        let header = |name: &str| message.headers.as_ref()?.get(name)?.as_str().parse().ok();
+        match wire::status(code.as_u16(), description, header) {
+            Status::Heartbeat { last_consumer } => Ok(Some(Pulled::Heartbeat { last_consumer })),
+            Status::End { unused } => {
+                self.open = unused.map_or(0, |unused| self.open.saturating_sub(unused));
+                Ok(None)
+            }
+            Status::Gone => Ok(Some(Pulled::Gone)),
+            Status::Lost => Ok(Some(self.dead())),
+            Status::Refused => Err(PullError::Refused {
+                code: code.as_u16(),
+                description: description.to_owned(),
+            }),
+        }
+    }
+}
+
+fn delivery(message: Message) -> Option<Delivery> {
+    let reply = message.reply?;
+    let ack = wire::ack_reply(&reply)?;
+    Some(Delivery {
+        consumer_sequence: ack.consumer_sequence,
+        sequence: ack.sequence,
+        published: ack.published,
+        subject: message.subject.to_string(),
+        headers: wire_form(message.headers.as_ref()),
+        payload: message.payload,
+        pending: ack.pending,
+        ack: AckToken(reply.to_string()),
+    })
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,120 @@
+//! What the server writes around a pull's messages. Pure.
+
+use jiff::Timestamp;
+use lookback_protocol::position::StreamSeq;
+
+/// What the reply subject of a delivery says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AckReply {
+    pub(super) sequence: StreamSeq,
+    pub(super) consumer_sequence: u64,
+    pub(super) published: Timestamp,
+    pub(super) pending: u64,
+}
+
+/// What a message with a status means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// The pull is alive.
+    Heartbeat { last_consumer: u64 },
+    /// The pull has ended and will not bring `unused` of its messages; `None` for all that are open.
+    End { unused: Option<u64> },
+    /// The consumer is not served.
+    Gone,
+    /// Its server stepped down or stops: what was open is lost.
+    Lost,
+    /// The request is not accepted as it is.
+    Refused,
+}
+
+/// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<ns>.<pending>`, or
+/// the newer form with a domain and an account before the stream and perhaps a token at the end.
+pub(super) fn ack_reply(reply: &str) -> Option<AckReply> {
+    let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+    let numbers = match tokens.len() {
+        7 => &tokens[3..7],
+        9 | 10 => &tokens[5..9],
+        _ => return None,
+    };
+    let [sequence, consumer_sequence, published, pending] = numbers else {
+        return None;
+    };
+    Some(AckReply {
+        sequence: StreamSeq(sequence.parse().ok()?),
+        consumer_sequence: consumer_sequence.parse().ok()?,
+        published: Timestamp::from_nanosecond(published.parse().ok()?).ok()?,
+        pending: pending.parse().ok()?,
+    })
+}
+
+/// Judges a status message; `header` reads one of its numeric headers.
+pub(super) fn status(code: u16, description: &str, header: impl Fn(&str) -> Option<u64>) -> Status {
+    let end = || Status::End {
+        unused: header("Nats-Pending-Messages"),
+    };
+    match (code, description) {
+        (100, _) => Status::Heartbeat {
+            last_consumer: header("Nats-Last-Consumer").unwrap_or(0),
+        },
+        (404 | 408, _) => end(),
+        (409, "Batch Completed" | "Message Size Exceeds MaxBytes") => end(),
+        (409, "Consumer Deleted") | (503, _) => Status::Gone,
+        (409, "Leadership Change" | "Server Shutdown") => Status::Lost,
+        _ => Status::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected() -> AckReply {
+        AckReply {
+            sequence: StreamSeq(42),
+            consumer_sequence: 7,
+            published: Timestamp::from_nanosecond(1_700_000_000_000_000_001).unwrap(),
+            pending: 3,
+        }
+    }
+
+    #[test]
+    fn the_short_form_of_an_ack_reply_is_read() {
+        let reply = "$JS.ACK.EVENTS.lb.2.42.7.1700000000000000001.3";
+        assert_eq!(ack_reply(reply), Some(expected()));
+    }
+
+    #[test]
+    fn the_long_form_of_an_ack_reply_is_read_with_and_without_a_token() {
+        let reply = "$JS.ACK._.hash.EVENTS.lb.2.42.7.1700000000000000001.3";
+        assert_eq!(ack_reply(reply), Some(expected()));
+        assert_eq!(ack_reply(&format!("{reply}.token")), Some(expected()));
+    }
+
+    #[test]
+    fn another_reply_is_none() {
+        assert_eq!(ack_reply("_INBOX.abc"), None);
+        assert_eq!(ack_reply("$JS.ACK.EVENTS.lb.2.x.7.1.3"), None);
+    }
+
+    #[test]
+    fn the_end_of_a_pull_says_what_it_did_not_use() {
+        let unused = |name: &str| (name == "Nats-Pending-Messages").then_some(12);
+        assert_eq!(
+            status(408, "Request Timeout", unused),
+            Status::End { unused: Some(12) }
+        );
+    }
+
+    #[test]
+    fn a_deleted_consumer_is_gone_and_a_moved_one_is_lost() {
+        assert_eq!(status(409, "Consumer Deleted", |_| None), Status::Gone);
+        assert_eq!(status(503, "No Responders", |_| None), Status::Gone);
+        assert_eq!(status(409, "Leadership Change", |_| None), Status::Lost);
+    }
+
+    #[test]
+    fn a_refused_request_is_not_taken_for_the_end_of_a_pull() {
+        let description = "Exceeded MaxRequestBatch of 1";
+        assert_eq!(status(409, description, |_| None), Status::Refused);
+    }
+}
