@@ -33,13 +33,14 @@ enum Step {
     MoveAlerts,
     ExpireRead,
     ExpireUnread,
+    ExpireAhead,
     DeleteRead,
     LeaveZombie,
     RestoreOlderVolume,
 }
 
 /// Each with its weight in a case that has it.
-const STEPS: [(Step, u64); 22] = [
+const STEPS: [(Step, u64); 23] = [
     (Step::Publish, 30),
     (Step::Wait, 20),
     (Step::WaitLong, 1),
@@ -59,6 +60,7 @@ const STEPS: [(Step, u64); 22] = [
     (Step::MoveAlerts, 6),
     (Step::ExpireRead, 2),
     (Step::ExpireUnread, 2),
+    (Step::ExpireAhead, 1),
     (Step::DeleteRead, 2),
     (Step::LeaveZombie, 2),
     (Step::RestoreOlderVolume, 2),
@@ -229,6 +231,12 @@ impl Schedule {
                 case.world.lock().server.stream.expire_through(through);
             }
             Step::ExpireUnread => self.expire_unread(case).await?,
+            Step::ExpireAhead => {
+                case.trust_gaps = true;
+                let last = case.world.look(|state| state.server.stream.last());
+                let through = self.rng.below(last + 1);
+                case.world.lock().server.stream.expire_through(through);
+            }
             Step::DeleteRead => {
                 let position = case.applied();
                 let sequence = self.rng.below(position + 1);

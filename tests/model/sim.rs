@@ -282,11 +282,6 @@ impl Drop for Changing<'_> {
 }
 
 impl State {
-    /// Everything ever stored in the source stream, expired or not.
-    pub(crate) fn history(&self) -> Stream {
-        self.server.stream.history()
-    }
-
     /// What the server does by itself until `now`.
     pub(crate) fn settle(&mut self, now: Duration) {
         self.server.settle(now, &mut self.rng);

@@ -152,3 +152,23 @@ fn h20_a_deleted_consumer_ends_the_worker_and_is_not_success() {
         case.finish().await
     });
 }
+
+#[test]
+fn events_that_expire_on_their_way_to_a_running_worker_are_reported() {
+    directed(Setup::default(), async |case| {
+        case.start();
+        let last = story(case);
+        case.reach(last, SOON).await?;
+        case.trust_gaps = true;
+        case.world.lock().alerts.fill(200_000);
+        for _ in 0..8 {
+            story(case);
+        }
+        seconds(5).await;
+        let through = case.world.look(|state| state.server.stream.last()) - 4;
+        case.world.lock().server.stream.expire_through(through);
+        case.finish().await?;
+        let gaps = case.checkpoint().map_or(0, |it| it.gaps.len());
+        expect(gaps == 1, "the gap is reported")
+    });
+}
