@@ -3,6 +3,7 @@
 //!
 //! # Layout
 //! - [`run`]: what a worker is made of, and its loop.
+//! - [`process`]: files, connection, signals and termination message around it.
 //! - [`ports`]: everything the loop knows of the outside.
 //! - [`metrics`]: what is counted.
 //! - `start`: rules, state file, decision, taking the partition over.
@@ -48,6 +49,7 @@
 
 pub mod metrics;
 pub mod ports;
+pub mod process;
 pub mod run;
 
 mod batch;

@@ -38,6 +38,8 @@ pub(super) struct Output<O> {
 #[derive(Debug)]
 pub(super) struct Pending {
     items: Vec<Item>,
+    /// What got no answer may be stored all the same, and people may have moved it on since.
+    tried: bool,
     pub(super) stored: Tally,
 }
 
@@ -70,6 +72,7 @@ impl Pending {
             .map(|letter| Item::DeadLetter(Box::new(letter)));
         Self {
             items: dead_letters.chain(alerts).collect(),
+            tried: false,
             stored: Tally::default(),
         }
     }
@@ -116,6 +119,7 @@ impl<O: Outbox> Output<O> {
             return Ok(());
         }
         self.look_for_room(pending).await?;
+        let tried = std::mem::replace(&mut pending.tried, true);
         let refused = AtomicBool::new(false);
         let this = &*self;
         let refused = &refused;
@@ -124,7 +128,7 @@ impl<O: Outbox> Output<O> {
                 if refused.load(Ordering::Relaxed) {
                     return (item, None);
                 }
-                let answer = this.store(&item).await;
+                let answer = this.store(&item, tried).await;
                 refused.fetch_or(answer.is_err(), Ordering::Relaxed);
                 (item, Some(answer))
             })
@@ -150,19 +154,23 @@ impl<O: Outbox> Output<O> {
         }
     }
 
-    async fn store(&self, item: &Item) -> Result<Stored, StoreError> {
+    async fn store(&self, item: &Item, tried: bool) -> Result<Stored, StoreError> {
         match item {
             Item::Alert(record) => {
-                let trigger = record.events.last().map(|event| event.sequence);
-                let lookup = if trigger.is_some_and(|sequence| sequence > self.published_through) {
-                    Lookup::No
-                } else {
+                let lookup = if tried || self.may_be_stored(record) {
                     Lookup::First
+                } else {
+                    Lookup::No
                 };
                 self.outbox.create_alert(record, lookup).await
             }
             Item::DeadLetter(letter) => self.outbox.park(letter).await,
         }
+    }
+
+    fn may_be_stored(&self, record: &AlertRecord) -> bool {
+        let trigger = record.events.last().map(|event| event.sequence);
+        trigger.is_none_or(|sequence| sequence <= self.published_through)
     }
 
     fn count(&self, item: &Item, stored: Stored, tally: &mut Tally) {

@@ -164,7 +164,8 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
     }
 }
 
-fn drained(what: &str) -> TerminationMessage {
+/// The message of an orderly end.
+pub(super) fn drained(what: &str) -> TerminationMessage {
     let message = format!("ended by SIGTERM, {what}");
     TerminationMessage::new(ExitReason::Drained, message, NO_FACTS)
 }

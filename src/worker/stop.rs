@@ -6,6 +6,7 @@ use crate::runtime::telemetry::chain;
 use crate::state::{OpenError, StateError};
 
 use super::ports::{CheckpointError, Unavailable};
+use super::process::SetupError;
 
 /// How the loop ends.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) enum Ending {
 pub(super) enum Stop {
     #[error("{}", .0.message)]
     Refused(TerminationMessage),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     #[error("{0}")]
     BadConfig(String),
     #[error(transparent)]
@@ -45,8 +48,16 @@ pub(super) enum Stop {
 
 impl Stop {
     pub(super) fn into_message(self) -> TerminationMessage {
-        let reason = match self {
-            Self::Refused(message) => return message,
+        match self {
+            Self::Refused(message) => message,
+            stop => TerminationMessage::new(stop.reason(), chain(&stop), stop.facts()),
+        }
+    }
+
+    fn reason(&self) -> ExitReason {
+        match self {
+            Self::Refused(message) => message.reason,
+            Self::Setup(error) => error.reason(),
             Self::BadConfig(_) => ExitReason::BadConfig,
             Self::Open(OpenError::Locked { .. }) => ExitReason::StateLocked,
             Self::Open(OpenError::Full { .. }) | Self::State(StateError::Full { .. }) => {
@@ -65,8 +76,7 @@ impl Stop {
             Self::Unavailable(_) => ExitReason::NatsUnavailable,
             Self::Fenced { .. } | Self::CheckpointDeleted { .. } => ExitReason::Fenced,
             Self::ConsumerMissing { .. } => ExitReason::ConsumerMissing,
-        };
-        TerminationMessage::new(reason, chain(&self), self.facts())
+        }
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {

@@ -199,6 +199,7 @@ impl Pass {
                     At {
                         sequence,
                         published,
+                        received: published,
                     },
                     &decoded,
                     &matches,
