@@ -121,6 +121,7 @@ impl Schedule {
         let rates = Faults {
             log_lost: rate(100),
             log_unanswered: rate(100),
+            reset_lost: rate(300),
             late_reset: rate(300),
             ack_lost: rate(300),
             store_lost: rate(100),

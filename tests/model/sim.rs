@@ -38,6 +38,8 @@ pub(crate) struct Faults {
     pub(crate) log_lost: u64,
     /// Requests to the log that are carried out and whose answer is lost.
     pub(crate) log_unanswered: u64,
+    /// Resets that are lost.
+    pub(crate) reset_lost: u64,
     /// Resets that are carried out after the client gave up.
     pub(crate) late_reset: u64,
     pub(crate) ack_lost: u64,

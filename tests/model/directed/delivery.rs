@@ -246,3 +246,28 @@ fn floor(case: &Case) -> u64 {
             .map_or(0, |it| it.floor.stream)
     })
 }
+
+#[test]
+fn a_reset_that_was_lost_is_not_taken_for_done() {
+    directed(Setup::default(), async |case| {
+        case.start();
+        let first = story(case);
+        case.reach(first, SOON).await?;
+        case.drain(SOON).await?;
+        let older = case.volume.clone();
+        case.start();
+        let second = story(case);
+        case.reach(second, SOON).await?;
+        // The consumer stands behind the second story, with nothing delivered since.
+        case.drain(SOON).await?;
+        case.start();
+        seconds(2).await;
+        case.kill(true).await;
+        case.volume = older;
+        story(case);
+        case.world.lock().faults.reset_lost = 1_000;
+        case.start();
+        seconds(20).await;
+        case.finish().await
+    });
+}

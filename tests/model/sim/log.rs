@@ -30,6 +30,15 @@ impl SimLog {
         operation: &'static str,
         carry_out: impl FnOnce(&mut super::State) -> T,
     ) -> Result<T, Unavailable> {
+        self.request_over(operation, lost, carry_out).await
+    }
+
+    async fn request_over<T>(
+        &self,
+        operation: &'static str,
+        lost: fn(&Faults) -> (u64, u64),
+        carry_out: impl FnOnce(&mut super::State) -> T,
+    ) -> Result<T, Unavailable> {
         let way = self.world.travel(self.process, lost).await;
         if way == Way::Lost {
             self.note(|| format!("{operation} lost"));
@@ -123,7 +132,7 @@ impl Log for SimLog {
             return Err(unavailable("CONSUMER.RESET", "consumer"));
         }
         let exists = self
-            .request("CONSUMER.RESET", |state| {
+            .request_over("CONSUMER.RESET", reset_lost, |state| {
                 state.server.reset(next.0);
                 state.server.consumer.is_some()
             })
@@ -216,6 +225,13 @@ impl Log for SimLog {
 
 fn lost(faults: &Faults) -> (u64, u64) {
     (faults.log_lost, faults.log_unanswered)
+}
+
+fn reset_lost(faults: &Faults) -> (u64, u64) {
+    (
+        faults.log_lost.max(faults.reset_lost),
+        faults.log_unanswered,
+    )
 }
 
 fn delivery(sent: Sent) -> Delivery {
