@@ -208,6 +208,17 @@ impl Nats {
             .await
     }
 
+    /// The first message at or after `sequence` under `subject`, which may hold wildcards.
+    pub(super) async fn next_of_subject(
+        &self,
+        stream: &str,
+        sequence: u64,
+        subject: &str,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        let by = json!({ "seq": sequence, "next_by_subj": subject });
+        self.leader_get(stream, &by).await
+    }
+
     /// The message at `sequence`.
     pub(super) async fn at_sequence(
         &self,

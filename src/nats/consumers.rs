@@ -39,6 +39,19 @@ impl ObservedConsumer {
         }
     }
 
+    /// What it delivers; `>` for the whole stream.
+    pub fn filters(&self) -> impl Iterator<Item = &str> {
+        let one = self.config.get("filter_subject").and_then(Value::as_str);
+        let many = self.config.get("filter_subjects").and_then(Value::as_array);
+        let filters: Vec<_> = one
+            .into_iter()
+            .chain(many.into_iter().flatten().filter_map(Value::as_str))
+            .filter(|filter| !filter.is_empty())
+            .collect();
+        let whole = filters.is_empty().then_some(">");
+        filters.into_iter().chain(whole)
+    }
+
     /// A key of its metadata.
     #[must_use]
     pub fn metadata(&self, key: &str) -> Option<&str> {

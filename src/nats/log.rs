@@ -10,6 +10,9 @@
 //!   subscribes again without a word; here a lost connection ends the pull with [`Pulled::Dead`].
 //! - [`Log::next`] may be dropped at any await: a message is taken from the channel in the same step
 //!   that returns it.
+//! - An event that the client cannot read (headers that are no UTF-8 make it drop the connection, and
+//!   anyone who may publish events can send some) is taken from the leader instead: it is handed on
+//!   alone, then the pull is dead. So it costs a positioning, and does not stop the pipeline.
 //! - Memory is bounded: at most two pulls are open, each limited in messages and in bytes.
 //!
 //! What it does not: it never resets on its own, never acks on its own, and does not say whether a
@@ -27,11 +30,11 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use self::pull::Pull;
-use super::api::{ApiError, Code, TIMEOUT, unavailable};
+use super::api::{ApiError, Code, StoredMessage, TIMEOUT, unavailable};
 use super::connect::Nats;
 use super::consumers::ObservedConsumer;
 use super::streams;
-use crate::worker::ports::{AckToken, ConsumerFacts, Log, Pulled, Unavailable};
+use crate::worker::ports::{AckToken, ConsumerFacts, Delivery, Log, Pulled, Unavailable};
 
 /// A reset of a consumer that is missing or has no leader is never answered, so waiting is no use.
 const RESET_TIMEOUT: Duration = Duration::from_secs(2);
@@ -42,7 +45,15 @@ pub struct JetStreamLog {
     nats: Nats,
     stream: String,
     consumer: String,
-    pull: Option<Pull>,
+    open: Open,
+}
+
+#[derive(Debug)]
+enum Open {
+    Closed,
+    Pulling(Pull),
+    /// The next event, which the client could not read; `None` once it is handed on.
+    Alone(Option<Box<Delivery>>),
 }
 
 impl JetStreamLog {
@@ -53,7 +64,57 @@ impl JetStreamLog {
             nats,
             stream: stream.into(),
             consumer: consumer.into(),
-            pull: None,
+            open: Open::Closed,
+        }
+    }
+
+    /// The event that a pull would bring first, if the client could not read it.
+    async fn unreadable(&self) -> Result<Option<Delivery>, Unavailable> {
+        let Some(consumer) = self.observed().await? else {
+            return Ok(None);
+        };
+        let facts = consumer.facts();
+        let mut first: Option<StoredMessage> = None;
+        for filter in consumer.filters() {
+            let found = self
+                .nats
+                .next_of_subject(&self.stream, facts.delivered.next().0, filter)
+                .await
+                .map_err(unavailable("STREAM.MSG.GET", &self.stream))?;
+            let earlier = |it: &StoredMessage| {
+                first
+                    .as_ref()
+                    .is_none_or(|first| it.sequence < first.sequence)
+            };
+            if let Some(message) = found.filter(earlier) {
+                first = Some(message);
+            }
+        }
+        let unreadable = first.filter(|it| !wire::is_readable(&it.subject, &it.headers));
+        Ok(unreadable.map(|message| {
+            tracing::warn!(
+                sequence = message.sequence,
+                "Event has headers that cannot be pulled, read from the stream instead"
+            );
+            Delivery {
+                consumer_sequence: facts.delivered_consumer + 1,
+                sequence: StreamSeq(message.sequence),
+                published: message.time,
+                subject: message.subject,
+                headers: message.headers,
+                payload: message.payload,
+                pending: facts.pending.saturating_sub(1),
+                ack: AckToken(String::new()),
+            }
+        }))
+    }
+
+    async fn observed(&self) -> Result<Option<ObservedConsumer>, Unavailable> {
+        let subject = format!("CONSUMER.INFO.{}.{}", self.stream, self.consumer);
+        match self.nats.api(&subject, &Value::Null, TIMEOUT).await {
+            Ok(info) => Ok(Some(info)),
+            Err(ApiError::Refused { code, .. }) if code == Code::CONSUMER_NOT_FOUND => Ok(None),
+            Err(error) => Err(unavailable("CONSUMER.INFO", &self.consumer)(error)),
         }
     }
 
@@ -86,20 +147,11 @@ impl Log for JetStreamLog {
     }
 
     async fn consumer(&mut self) -> Result<Option<ConsumerFacts>, Unavailable> {
-        let subject = format!("CONSUMER.INFO.{}.{}", self.stream, self.consumer);
-        match self
-            .nats
-            .api::<ObservedConsumer>(&subject, &Value::Null, TIMEOUT)
-            .await
-        {
-            Ok(info) => Ok(Some(info.facts())),
-            Err(ApiError::Refused { code, .. }) if code == Code::CONSUMER_NOT_FOUND => Ok(None),
-            Err(error) => Err(unavailable("CONSUMER.INFO", &self.consumer)(error)),
-        }
+        Ok(self.observed().await?.map(|consumer| consumer.facts()))
     }
 
     async fn close(&mut self) -> Result<(), Unavailable> {
-        let Some(pull) = self.pull.take() else {
+        let Open::Pulling(pull) = std::mem::replace(&mut self.open, Open::Closed) else {
             return Ok(());
         };
         timeout(TIMEOUT, pull.close(self.nats.client()))
@@ -119,6 +171,10 @@ impl Log for JetStreamLog {
 
     async fn open(&mut self) -> Result<(), Unavailable> {
         self.close().await?;
+        if let Some(event) = self.unreadable().await? {
+            self.open = Open::Alone(Some(Box::new(event)));
+            return Ok(());
+        }
         let subject = format!(
             "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
             self.stream, self.consumer
@@ -126,19 +182,27 @@ impl Log for JetStreamLog {
         let pull = Pull::open(&self.nats, subject)
             .await
             .map_err(|error| self.failed("CONSUMER.MSG.NEXT", error))?;
-        self.pull = Some(pull);
+        self.open = Open::Pulling(pull);
         Ok(())
     }
 
     async fn next(&mut self) -> Result<Pulled, Unavailable> {
-        let Some(pull) = &mut self.pull else {
-            return Ok(Pulled::Dead);
+        let pulled = match &mut self.open {
+            Open::Closed => return Ok(Pulled::Dead),
+            Open::Alone(event) => {
+                let event = event.take().map(|event| Pulled::Delivery(*event));
+                return Ok(event.unwrap_or(Pulled::Dead));
+            }
+            Open::Pulling(pull) => pull.next(self.nats.client()).await,
         };
-        let pulled = pull.next(self.nats.client()).await;
         pulled.map_err(|error| self.failed("CONSUMER.MSG.NEXT", error))
     }
 
     async fn ack(&mut self, delivery: &AckToken) -> Result<(), Unavailable> {
+        if delivery.0.is_empty() {
+            // Read from the stream, not delivered by the consumer.
+            return Ok(());
+        }
         self.nats
             .client()
             .publish(delivery.0.clone(), Bytes::new())

@@ -6,3 +6,4 @@ mod nats_fixture;
 mod nats_log;
 mod nats_objects;
 mod nats_outbox;
+mod worker;

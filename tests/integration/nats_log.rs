@@ -14,6 +14,8 @@ use lookback_dev::support::{NatsCluster, TcpProxy, eventually};
 use lookback_protocol::continuity::{Continuity, Verdict};
 use lookback_protocol::position::StreamSeq;
 use lookback_protocol::start::MessageAt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 use crate::nats_fixture::{
     CONSUMER, Fixture, SOON, STREAM, connect, delivery, desired_consumer, end_of_pull, position,
@@ -544,5 +546,82 @@ async fn on_three_replicas_a_reset_without_a_leader_is_proven_by_the_facts() -> 
         )
         .await?;
     }
+    Ok(())
+}
+
+/// Publishes one event with these bytes as headers, as no well-behaved client would.
+async fn publish_raw(fixture: &Fixture, headers: &[u8]) -> Result<()> {
+    let mut socket = TcpStream::connect(fixture.server.address()).await?;
+    socket
+        .write_all(b"CONNECT {\"verbose\":false,\"headers\":true}\r\n")
+        .await?;
+    let line = format!("HPUB ev.a {} {}\r\n", headers.len(), headers.len() + 2);
+    socket.write_all(line.as_bytes()).await?;
+    socket.write_all(headers).await?;
+    socket.write_all(b"{}\r\nPING\r\n").await?;
+    let mut answers = BufReader::new(socket).lines();
+    while let Some(line) = answers.next_line().await? {
+        if line == "PONG" {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the server closed the connection")
+}
+
+/// Reads everything up to `last` as the worker does, and gives the sequences and headers.
+async fn read_through(log: &mut JetStreamLog, last: u64) -> Result<Vec<(u64, Bytes)>> {
+    let mut read: Vec<(u64, Bytes)> = Vec::new();
+    eventually(Duration::from_secs(30), "everything is read", async || {
+        let mut accepted = read.last().map_or(0, |(sequence, _)| *sequence);
+        position(log, accepted + 1).await?;
+        let mut check = Continuity::after_reset(StreamSeq(accepted));
+        while accepted < last {
+            let Pulled::Delivery(event) = log.next().await? else {
+                anyhow::bail!("the pull ended at {accepted}");
+            };
+            let verdict = check.on_delivery(event.consumer_sequence, event.sequence);
+            ensure!(verdict == Verdict::Accept, "{verdict:?} at {accepted}");
+            accepted = event.sequence.0;
+            log.ack(&event.ack).await?;
+            read.push((accepted, event.headers));
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(read)
+}
+
+#[tokio::test]
+async fn an_event_with_headers_that_are_no_utf8_is_read_and_stops_nothing() -> Result<()> {
+    let fixture = Fixture::with_events(3).await?;
+    let headers = b"NATS/1.0\r\nUser: J\xf6rg\r\n\r\n";
+    publish_raw(&fixture, headers).await?;
+    publish_raw(&fixture, headers).await?;
+    fixture.publish_events(3).await?;
+    let read = read_through(&mut fixture.log(), 8).await?;
+    let sequences: Vec<_> = read.iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!(sequences, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(read[3].1, Bytes::from_static(headers));
+    assert_eq!(read[5].1, Bytes::new());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_event_with_a_status_of_the_server_is_only_an_event() -> Result<()> {
+    let fixture = Fixture::with_events(1).await?;
+    publish_raw(&fixture, b"NATS/1.0 409 Consumer Deleted\r\n\r\n").await?;
+    fixture.publish_events(1).await?;
+    let read = read_through(&mut fixture.log(), 3).await?;
+    assert_eq!(read.len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_event_with_a_lone_carriage_return_in_a_header_comes_first_and_alone() -> Result<()> {
+    let fixture = Fixture::with_events(0).await?;
+    publish_raw(&fixture, b"NATS/1.0\r\nA: 1\r2\r\n\r\n").await?;
+    fixture.publish_events(1).await?;
+    let read = read_through(&mut fixture.log(), 2).await?;
+    assert_eq!(read.len(), 2);
     Ok(())
 }

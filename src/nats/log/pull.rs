@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::wire::{self, Status};
+use super::wire::{self, AckReply, Status};
 use crate::nats::api::wire_form;
 use crate::nats::connect::Nats;
 use crate::worker::ports::{AckToken, Delivery, Pulled};
@@ -97,12 +97,12 @@ impl Pull {
             self.deadline = Instant::now() + GRACE;
         }
         loop {
-            if self.disconnects.has_changed().unwrap_or(true) {
-                return Ok(Pulled::Dead);
-            }
-            if self.open < RENEW_BELOW {
+            let lost = self.disconnects.has_changed().unwrap_or(true);
+            if !lost && self.open < RENEW_BELOW {
                 self.renew(client).await?;
             }
+            // What came before the connection was lost is handed on first: if it is an event that
+            // costs us the connection, the next pull must begin with it.
             let message = tokio::select! {
                 biased;
                 message = self.messages.next() => message,
@@ -139,18 +139,20 @@ impl Pull {
     }
 
     fn take(&mut self, message: Message) -> Result<Option<Pulled>, PullError> {
-        match message.status {
-            Some(code) => self.take_status(code, &message),
-            None => {
+        // First of all a delivery: whoever publishes events can give one a status of the server's.
+        let ack = message.reply.as_deref().and_then(wire::ack_reply);
+        match (ack, message.status) {
+            (Some(ack), _) => {
                 self.open = self.open.saturating_sub(1);
-                let delivery = delivery(message);
-                if delivery.is_none() {
-                    tracing::warn!(
-                        inbox = self.inbox,
-                        "Message on a pull's inbox is no delivery, ignored"
-                    );
-                }
-                Ok(delivery.map(Pulled::Delivery))
+                Ok(Some(Pulled::Delivery(delivery(message, &ack))))
+            }
+            (None, Some(code)) => self.take_status(code, &message),
+            (None, None) => {
+                tracing::warn!(
+                    inbox = self.inbox,
+                    "Message on a pull's inbox is no delivery, ignored"
+                );
+                Ok(None)
             }
         }
     }
@@ -178,10 +180,8 @@ impl Pull {
     }
 }
 
-fn delivery(message: Message) -> Option<Delivery> {
-    let reply = message.reply?;
-    let ack = wire::ack_reply(&reply)?;
-    Some(Delivery {
+fn delivery(message: Message, ack: &AckReply) -> Delivery {
+    Delivery {
         consumer_sequence: ack.consumer_sequence,
         sequence: ack.sequence,
         published: ack.published,
@@ -189,8 +189,8 @@ fn delivery(message: Message) -> Option<Delivery> {
         headers: wire_form(message.headers.as_ref()),
         payload: message.payload,
         pending: ack.pending,
-        ack: AckToken(reply.to_string()),
-    })
+        ack: AckToken(message.reply.map(|it| it.to_string()).unwrap_or_default()),
+    }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

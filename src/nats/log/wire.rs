@@ -1,5 +1,8 @@
 //! What the server writes around a pull's messages. Pure.
 
+use std::str::FromStr;
+
+use async_nats::HeaderName;
 use jiff::Timestamp;
 use lookback_protocol::position::StreamSeq;
 
@@ -45,6 +48,30 @@ pub(super) fn ack_reply(reply: &str) -> Option<AckReply> {
         published: Timestamp::from_nanosecond(published.parse().ok()?).ok()?,
         pending: pending.parse().ok()?,
     })
+}
+
+/// Whether the client can read a message at all. One bad line among the headers, or a white space that
+/// is none to the server, and it drops the connection instead; a lone carriage return even ends it for
+/// good. Anything unusual counts as unreadable.
+pub(super) fn is_readable(subject: &str, headers: &[u8]) -> bool {
+    let suspicious = |c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER;
+    if subject.contains(suspicious) {
+        return false;
+    }
+    let Ok(text) = std::str::from_utf8(headers) else {
+        return false;
+    };
+    let mut lines = text.lines();
+    let is_pair = |line: &str| {
+        let name = line.split_once(':').map(|(name, _)| name);
+        name.is_some_and(|name| HeaderName::from_str(name).is_ok()) && !line.contains('\r')
+    };
+    match lines.next() {
+        None => true,
+        Some(version) => {
+            version == "NATS/1.0" && lines.all(|line| line.is_empty() || is_pair(line))
+        }
+    }
 }
 
 /// Judges a status message; `header` reads one of its numeric headers.
@@ -110,6 +137,28 @@ mod tests {
         assert_eq!(status(409, "Consumer Deleted", |_| None), Status::Gone);
         assert_eq!(status(503, "No Responders", |_| None), Status::Gone);
         assert_eq!(status(409, "Leadership Change", |_| None), Status::Lost);
+    }
+
+    #[test]
+    fn usual_headers_are_readable() {
+        assert!(is_readable("ev.a", b""));
+        assert!(is_readable("ev.a", b"NATS/1.0\r\nA: 1\r\nB:\r\n\r\n"));
+        assert!(is_readable("ev.a", "NATS/1.0\r\nA: ä\r\n\r\n".as_bytes()));
+    }
+
+    #[test]
+    fn what_the_client_stumbles_over_is_not_readable() {
+        for headers in [
+            &b"NATS/1.0\r\nA: \xff\r\n\r\n"[..],
+            b"NATS/1.0\r\nA: 1\r2\r\n\r\n",
+            b"NATS/1.0\r\nno pair\r\n\r\n",
+            b"NATS/1.0\r\n\xc3\xa4: 1\r\n\r\n",
+            b"NATS/1.0 abc\r\n\r\n",
+            b"\r\n",
+        ] {
+            assert!(!is_readable("ev.a", headers), "{headers:?}");
+        }
+        assert!(!is_readable("ev.a\u{2003}b", b""));
     }
 
     #[test]
