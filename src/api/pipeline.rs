@@ -438,7 +438,7 @@ pub struct WorkerSpec {
     pub resources: Option<ResourceRequirements>,
     /// Labels its node must have.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(length(max = 64), extend("additionalProperties" = {"type": "string", "maxLength": 63}))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints it tolerates.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -454,11 +454,11 @@ pub struct WorkerSpec {
     pub priority_class_name: Option<String>,
     /// Annotations of the pod.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     pub annotations: BTreeMap<String, String>,
     /// Labels of the pod; those of the operator cannot be replaced.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("additionalProperties" = {"type": "string", "maxLength": 63}))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub labels: BTreeMap<String, String>,
     /// How much it logs.
     pub log_level: LogLevel,
