@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::rustls::pki_types::CertificateDer;
@@ -84,6 +85,7 @@ impl Options {
 pub struct Nats {
     client: Client,
     disconnects: watch::Receiver<u64>,
+    origin: Arc<(Target, Options)>,
 }
 
 /// The server at the other end.
@@ -259,6 +261,7 @@ impl Nats {
         let nats = Self {
             client,
             disconnects,
+            origin: Arc::new((target.clone(), options.clone())),
         };
         let server = nats.server().await.map_err(|source| match &source {
             ApiError::NoAnswer(error)
@@ -293,6 +296,21 @@ impl Nats {
             }
         }
         Ok(nats)
+    }
+
+    /// Another connection like this one.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn again(&self) -> Result<Self, ConnectError> {
+        Self::connect(&self.origin.0, &self.origin.1).await
+    }
+
+    /// Whether the client has ended and will not reconnect: it panics on what it cannot read in some
+    /// message.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.disconnects.has_changed().is_err()
     }
 
     /// The server connected to now, asked again.

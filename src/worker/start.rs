@@ -35,6 +35,25 @@ enum Volume {
     Unusable(FileFacts),
 }
 
+/// What the volume says of itself.
+struct Held {
+    facts: FileFacts,
+    acknowledged: BTreeMap<String, u64>,
+}
+
+impl Volume {
+    fn read(&self) -> Result<Held, Stop> {
+        let (facts, acknowledged) = match self {
+            Self::Usable(file) => (file.facts()?, file.acknowledged()?),
+            Self::Unusable(facts) => (facts.clone(), BTreeMap::new()),
+        };
+        Ok(Held {
+            facts,
+            acknowledged,
+        })
+    }
+}
+
 impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
     /// A worker that owns its partition. It does not pull yet.
     pub(super) async fn start(
@@ -43,7 +62,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
     ) -> Result<Self, Ending> {
         let rules = compile(&deps)?;
         let volume = open(&deps)?;
-        let (decision, revision) = decide(&mut deps, &volume, &mut shutdown).await?;
+        let (decision, revision) = decide(&mut deps, &volume.read()?, &mut shutdown).await?;
         let begin = match decision {
             StartDecision::Refuse(message) => return Err(Stop::Refused(message).into()),
             StartDecision::Resume(begin) => {
@@ -194,12 +213,12 @@ fn open<L, O, C>(deps: &Deps<L, O, C>) -> Result<Volume, Stop> {
 
 async fn decide<L: Log, O: Outbox, C: Checkpoints>(
     deps: &mut Deps<L, O, C>,
-    volume: &Volume,
+    held: &Held,
     shutdown: &mut Shutdown,
 ) -> Result<(StartDecision, Option<Revision>), Ending> {
     let mut patience = Patience::new();
     loop {
-        match try_decide(deps, volume).await {
+        match try_decide(deps, held).await {
             Ok(decided) => return Ok(decided),
             Err(Stop::Unavailable(error)) => patience.wait(error, shutdown).await?,
             Err(stop) => return Err(stop.into()),
@@ -209,19 +228,24 @@ async fn decide<L: Log, O: Outbox, C: Checkpoints>(
 
 async fn try_decide<L: Log, O: Outbox, C: Checkpoints>(
     deps: &mut Deps<L, O, C>,
-    volume: &Volume,
+    held: &Held,
 ) -> Result<(StartDecision, Option<Revision>), Stop> {
-    let (facts, acknowledged) = match volume {
-        Volume::Usable(file) => (file.facts()?, file.acknowledged()?),
-        Volume::Unusable(facts) => (facts.clone(), BTreeMap::new()),
-    };
-    let position = match &facts {
+    let Held {
+        facts,
+        acknowledged,
+    } = held;
+    let position = match facts {
         FileFacts::State(file) => file.position,
         _ => Position::before(deps.config.source.start),
     };
     let found = deps.checkpoints.load().await?;
     let observed = observe(&mut deps.log, &deps.outbox, position).await?;
     let (checkpoint, revision) = found.unzip();
-    let decision = observed.decide_start(&deps.config, facts, &acknowledged, checkpoint.as_ref());
+    let decision = observed.decide_start(
+        &deps.config,
+        facts.clone(),
+        acknowledged,
+        checkpoint.as_ref(),
+    );
     Ok((decision, revision))
 }

@@ -10,3 +10,4 @@ mod operator_faults;
 mod operator_fixture;
 mod operator_lifecycle;
 mod operator_pipeline;
+mod worker;

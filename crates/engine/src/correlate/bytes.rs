@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use jiff::Timestamp;
+
 #[derive(Default)]
 pub(in crate::correlate) struct Writer(Vec<u8>);
 
@@ -126,11 +128,15 @@ impl<'a> Reader<'a> {
         Ok(f64::from_bits(u64::from_be_bytes(bits)))
     }
 
+    pub(in crate::correlate) fn second(&mut self) -> Result<i64, String> {
+        in_range(self.signed()?)
+    }
+
     pub(in crate::correlate) fn times(&mut self) -> Result<VecDeque<i64>, String> {
         let mut previous = 0_i64;
         (0..self.length()?)
             .map(|_| {
-                previous = previous.wrapping_add(self.signed()?);
+                previous = in_range(previous.wrapping_add(self.signed()?))?;
                 Ok(previous)
             })
             .collect()
@@ -143,9 +149,18 @@ impl<'a> Reader<'a> {
         let mut previous = 0_i64;
         (0..self.length()?)
             .map(|_| {
-                previous = previous.wrapping_add(self.signed()?);
+                previous = in_range(previous.wrapping_add(self.signed()?))?;
                 Ok((previous, value(self)?))
             })
             .collect()
     }
+}
+
+/// Windows compute with seconds; a corrupted row must not make that overflow.
+fn in_range(second: i64) -> Result<i64, String> {
+    let range = Timestamp::MIN.as_second()..=Timestamp::MAX.as_second();
+    range
+        .contains(&second)
+        .then_some(second)
+        .ok_or_else(|| "a time is out of range".to_owned())
 }

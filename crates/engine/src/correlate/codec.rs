@@ -69,8 +69,8 @@ pub(super) fn decode(bytes: &[u8], correlation: &CompiledCorrelation) -> Result<
             ));
         }
     }
-    let newest = reader.signed()?;
-    let touched = reader.signed()?;
+    let newest = reader.second()?;
+    let touched = reader.second()?;
     let mut points = VecDeque::with_capacity(MAX_POINTS);
     for _ in 0..reader.length()? {
         points.push_back(EventPoint {
@@ -105,7 +105,7 @@ pub(super) fn decode(bytes: &[u8], correlation: &CompiledCorrelation) -> Result<
 }
 
 fn timestamp(reader: &mut Reader<'_>) -> Result<Timestamp, String> {
-    let seconds = reader.signed()?;
+    let seconds = reader.second()?;
     let nanoseconds = i32::try_from(reader.unsigned()?).map_err(|_| "a time is out of range")?;
     Timestamp::new(seconds, nanoseconds).map_err(|_| "a time is out of range".to_owned())
 }

@@ -133,6 +133,7 @@ fn from_fractional_epoch(number: f64) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use lookback_protocol::position::StreamSeq;
     use serde_json::json;
 
     use super::*;
@@ -180,6 +181,34 @@ mod tests {
             json!(1e300),
         ] {
             assert_eq!(parsed(&value), None, "{value}");
+        }
+    }
+
+    fn fallen_back(fallback: TimestampFallback) -> (EventTime, bool) {
+        let mut settings = crate::fixture::options().correlation;
+        settings.timestamp_fallback = fallback;
+        let at = At {
+            sequence: StreamSeq(1),
+            published: Timestamp::from_second(1_000).unwrap(),
+            received: Timestamp::from_second(9_000).unwrap(),
+        };
+        let time = of(&JsonEvent::owned(json!({})), at, &settings);
+        let skewed = time
+            .for_windows()
+            .is_some_and(|time| is_skewed(&time, at, &settings));
+        (time, skewed)
+    }
+
+    #[test]
+    fn each_fallback_gives_its_own_time_and_none_is_skewed() {
+        let published = Timestamp::from_second(1_000).unwrap();
+        let received = Timestamp::from_second(9_000).unwrap();
+        for (fallback, expected) in [
+            (TimestampFallback::Published, EventTime::Assumed(published)),
+            (TimestampFallback::WallClock, EventTime::Assumed(received)),
+            (TimestampFallback::Skip, EventTime::Unknown(published)),
+        ] {
+            assert_eq!(fallen_back(fallback), (expected, false));
         }
     }
 }

@@ -136,24 +136,21 @@ fn resolve(
     }
     let mut out = Vec::new();
     for reference in &compiled.rule_refs {
-        let found = out.len();
-        out.extend((0..detections.len()).filter(|index| {
-            detections[*index]
-                .identities()
-                .contains(&reference.as_str())
-        }));
-        if out.len() > found {
-            continue;
-        }
-        return Err(if correlations.contains(reference) {
-            format!(
+        if correlations.contains(reference) {
+            return Err(format!(
                 "uses a chain (it refers to the correlation {reference}), which is not supported"
-            )
-        } else if problems.names(reference) {
-            format!("refers to {reference}, which is itself left out")
-        } else {
-            format!("refers to {reference}, which is no id or name of a detection in the set")
-        });
+            ));
+        }
+        let found = out.len();
+        let named = |detection: &Loaded| detection.identities().contains(&reference.as_str());
+        out.extend((0..detections.len()).filter(|index| named(&detections[*index])));
+        if out.len() == found {
+            return Err(if problems.names(reference) {
+                format!("refers to {reference}, which is itself left out")
+            } else {
+                format!("refers to {reference}, which is no id or name of a detection in the set")
+            });
+        }
     }
     out.sort_unstable();
     out.dedup();

@@ -87,6 +87,18 @@ fn a_row_of_a_newer_encoding_is_refused() {
 }
 
 #[test]
+fn a_row_with_a_time_beyond_all_times_is_refused() {
+    let set = rules(&count("gte: 2"), &options());
+    let mut run = Run::new(&set);
+    run.event(0, event());
+    let mut row = run.correlator.rows().next().unwrap();
+    let newest = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+    row.state.splice(1..6, newest);
+    let error = Correlator::restore(set, [row]).unwrap_err();
+    assert!(error.ends_with("a time is out of range"), "{error}");
+}
+
+#[test]
 fn changes_are_only_the_groups_that_changed() {
     let mut run = Run::new(&rules(&count("gte: 2"), &options()));
     run.event(0, event());
