@@ -21,3 +21,8 @@ pub use duration::Duration;
 pub use pipeline::{DetectionPipeline, DetectionPipelineSpec};
 pub use quantity::Bytes;
 pub use status::DetectionPipelineStatus;
+
+#[cfg(test)]
+mod cel_tests;
+#[cfg(test)]
+mod generated;

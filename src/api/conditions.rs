@@ -5,7 +5,6 @@
 //! of the condition that decides them, so that `kubectl get -o wide` and kstatus need not look further.
 
 use std::fmt;
-use std::fmt::Write as _;
 
 use lookback_protocol::checkpoint::HoldReason;
 use lookback_protocol::termination::ExitReason;
@@ -243,8 +242,7 @@ pub fn markdown() -> String {
         let rows = Reason::ALL
             .iter()
             .filter(|reason| reason.row().condition == condition);
-        let _ = write!(
-            text,
+        text += &format!(
             "\n## {condition}\n\n| Reason | Status | Effect | Meaning | What ends it |\n|---|---|---|---|---|\n"
         );
         for reason in rows {
@@ -255,10 +253,7 @@ pub fn markdown() -> String {
                 ended_by,
                 ..
             } = reason.row();
-            let _ = writeln!(
-                text,
-                "| {reason} | {status:?} | {effect:?} | {meaning} | {ended_by} |"
-            );
+            text += &format!("| {reason} | {status:?} | {effect:?} | {meaning} | {ended_by} |\n");
         }
     }
     text

@@ -166,3 +166,6 @@ fn rules(observation: &Observation<'_>, previous: Option<&RulesStatus>) -> Rules
         problem_count: i64::try_from(report.problems.len()).unwrap_or(i64::MAX),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -201,7 +201,7 @@ fn the_start_is_resolved_once_and_then_read_from_the_consumer() {
     let mut facts = running_facts(&pipeline);
     facts.running = None;
     with_server(&mut facts, |server| {
-        server.source.as_mut().unwrap().last = StreamSeq(900)
+        server.source.as_mut().unwrap().last = StreamSeq(900);
     });
     assert_eq!(validated(&pipeline, &facts).source.start, StreamSeq(501));
 }
