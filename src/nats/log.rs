@@ -54,7 +54,7 @@ pub struct JetStreamLog {
 #[derive(Debug)]
 enum Open {
     Closed,
-    Pulling(Pull),
+    Pulling(Box<Pull>),
     /// The next event, which the client could not read; `None` once it is handed on.
     Alone(Option<Box<Delivery>>),
 }
@@ -204,7 +204,7 @@ impl Log for JetStreamLog {
         let pull = Pull::open(&nats, &self.shared, subject)
             .await
             .map_err(|error| self.failed("CONSUMER.MSG.NEXT", error))?;
-        self.open = Open::Pulling(pull);
+        self.open = Open::Pulling(Box::new(pull));
         Ok(())
     }
 
