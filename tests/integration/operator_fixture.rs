@@ -1,30 +1,38 @@
 //! A namespace of a real API server, a NATS server, and an operator in this process. Nothing runs the
 //! pods; a test that needs a worker says what the kubelet and the worker would have said.
 
+use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolume, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::core::ErrorResponse;
 use kube::{Client, Resource};
 use lookback::api::crd::crds;
-use lookback::api::status::{Condition, ConditionStatus, Phase};
+use lookback::api::status::{Condition, Phase};
 use lookback::api::{DetectionPipeline, DetectionPipelineStatus};
+use lookback::nats::checkpoint::JetStreamCheckpoints;
+use lookback::nats::connect::{Nats, Options, Target};
 use lookback::operator::controller::Scope;
-use lookback::operator::lease::Timing;
 use lookback::operator::{self, OperatorError, Pace, Settings};
 use lookback::runtime::admin;
+use lookback::worker::ports::Checkpoints;
 use lookback_dev::support::{ApiServer, NatsServer, eventually};
-use lookback_protocol::names::PipelineKey;
+use lookback_protocol::checkpoint::{self, Checkpoint};
+use lookback_protocol::names::{Owner, PipelineKey};
+use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -50,10 +58,38 @@ pub(crate) struct World {
 pub(crate) struct Operator {
     stop: CancellationToken,
     task: JoinHandle<Result<(), OperatorError>>,
-    pub(crate) admin: String,
+    admin: SocketAddr,
 }
 
 impl Operator {
+    /// What the admin server answers, status line and all.
+    pub(crate) async fn get(&self, path: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(self.admin).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    /// Waits until so many more reconciles came to their end.
+    pub(crate) async fn reconciles(&self, more: u64) -> Result<()> {
+        let before = self.reconciled().await?;
+        eventually(SOON, "more reconciles", async || {
+            let now = self.reconciled().await?;
+            ensure!(before + more <= now, "{now} reconciles, {before} before");
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn reconciled(&self) -> Result<u64> {
+        let page = self.get("/metrics").await?;
+        let name = "lookback_operator_reconciles_total{result=\"ok\"} ";
+        let count = page.lines().find_map(|line| line.strip_prefix(name));
+        Ok(count.map_or(Ok(0), str::parse)?)
+    }
+
     /// Ends as on SIGTERM.
     pub(crate) async fn end(self) -> Result<()> {
         self.stop.cancel();
@@ -133,7 +169,7 @@ impl World {
 
     pub(crate) async fn operator_with(&self, settings: Settings) -> Result<Operator> {
         let listener = admin::bind(([127, 0, 0, 1], 0).into()).await?;
-        let admin = format!("http://{}", listener.local_addr()?);
+        let admin = listener.local_addr()?;
         let stop = CancellationToken::new();
         let run = operator::run(self.client.clone(), settings, listener, stop.clone());
         Ok(Operator {
@@ -141,6 +177,139 @@ impl World {
             task: tokio::spawn(run),
             admin,
         })
+    }
+
+    /// What the kubelet and the volume's provisioner would say once a worker is ready.
+    pub(crate) async fn worker_becomes_ready(&self) -> Result<()> {
+        self.bind_volume().await?;
+        let running = json!({
+            "name": "worker", "image": "i", "imageID": "i", "ready": true, "started": true,
+            "restartCount": 0, "state": {"running": {}},
+        });
+        self.pod_says(json!({
+            "phase": "Running", "containerStatuses": [running],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }))
+        .await?;
+        eventually(SOON, "the StatefulSet has its pod", async || {
+            let set: StatefulSet = self.api().get(NAME).await?;
+            let ready = set.status.and_then(|status| status.ready_replicas);
+            ensure!(ready == Some(1), "{ready:?} pods are ready");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Sets the pod's status, once there is a pod.
+    pub(crate) async fn pod_says(&self, status: Value) -> Result<()> {
+        let name = format!("{NAME}-0");
+        let patch = Patch::Merge(json!({"status": status}));
+        eventually(SOON, "the worker's pod", async || {
+            let pods = self.api::<Pod>();
+            pods.patch_status(&name, &PatchParams::default(), &patch)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn bind_volume(&self) -> Result<()> {
+        let volume: PersistentVolume = serde_json::from_value(json!({
+            "metadata": {"name": self.namespace},
+            "spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                "hostPath": {"path": "/nowhere"},
+                "claimRef": {"namespace": self.namespace, "name": format!("state-{NAME}-0")},
+            },
+        }))?;
+        match Api::all(self.client.clone())
+            .create(&PostParams::default(), &volume)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A checkpoint as the worker of this pipeline writes it.
+    pub(crate) async fn checkpoint(&self, phase: checkpoint::Phase) -> Result<Checkpoint> {
+        let mut stream = self.js().await?.get_stream(STREAM).await?;
+        let created = stream.info().await?.created.unix_timestamp_nanos();
+        Ok(Checkpoint {
+            v: checkpoint::VERSION,
+            incarnation: "0199-test".to_owned(),
+            owner: Owner {
+                cluster: CLUSTER.to_owned(),
+                pipeline: self.key(),
+            },
+            epoch: Epoch(1),
+            phase,
+            stream: StreamIdentity {
+                name: STREAM.to_owned(),
+                created: Timestamp::from_nanosecond(created)?,
+            },
+            position: Position::before(StreamSeq(1)),
+            published_through: StreamSeq(0),
+            engine_digest: "digest".to_owned(),
+            groups: 0,
+            gaps: Vec::new(),
+            counters: checkpoint::Counters::default(),
+            held: None,
+            time: Timestamp::now(),
+        })
+    }
+
+    /// Writes a checkpoint in the worker's place.
+    pub(crate) async fn write(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let nats = self.connect().await?;
+        let mut store = JetStreamCheckpoints::new(nats, &self.key(), 0);
+        let before = store.load().await?.map(|(_, revision)| revision);
+        store.store(checkpoint, before).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Nats> {
+        let target = Target {
+            urls: vec![self.nats.url()],
+            ..Target::default()
+        };
+        Ok(Nats::connect(&target, &Options::named("test")).await?)
+    }
+
+    /// Waits for an object of this name.
+    pub(crate) async fn appears<K>(&self, name: &str) -> Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        eventually(SOON, &format!("{} {name}", K::kind(&())), async || {
+            Ok(self.api::<K>().get(name).await?)
+        })
+        .await
+    }
+
+    /// Waits until the object of this name is gone.
+    pub(crate) async fn disappears<K>(&self, name: &str) -> Result<()>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        eventually(SOON, &format!("no {} {name}", K::kind(&())), async || {
+            let found = self.api::<K>().get_opt(name).await?;
+            ensure!(found.is_none(), "it is there");
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn has_stream(&self, name: &str) -> Result<bool> {
+        let found = self.js().await?.get_stream(name).await;
+        Ok(found.is_ok())
     }
 
     pub(crate) fn key(&self) -> PipelineKey {
@@ -218,7 +387,7 @@ impl World {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
-            + std::fmt::Debug
+            + Debug
             + DeserializeOwned,
     {
         self.api::<K>()
