@@ -164,8 +164,10 @@ fn a_cut_in_mid_batch_loses_nothing() {
             seconds(2).await;
             let mut last = 0;
             for _ in 0..5 {
-                last = story(case);
+                story(case);
                 case.cut(silent);
+                last = story(case);
+                seconds(1).await;
             }
             case.reach(last, Duration::from_secs(60)).await?;
             case.finish().await
