@@ -1,6 +1,15 @@
 //! The `lookback` program.
 
+use std::process::ExitCode;
+
+use clap::Parser;
+use lookback::cli::Cli;
+
+// The allocator of musl does not scale over threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+#[tokio::main]
+async fn main() -> ExitCode {
+    Cli::parse().run().await
+}

@@ -1,7 +1,309 @@
 //! The operator: level-triggered, DetectionPipeline -> StatefulSet, volume, configuration and
 //! JetStream objects.
+//!
+//! # Layout
+//! - [`lease`]: one leader among the replicas.
+//! - [`controller`]: what triggers a reconcile, and what follows one.
+//! - [`pipeline`]: the reconcile itself, five steps.
+//! - [`nats_pool`]: connections to NATS, shared by pipelines with the same credentials.
+//! - [`backoff`]: how long to wait before an object is tried again.
+//! - [`report`], [`metrics`]: Events and numbers.
 
 pub mod backoff;
+mod checkpoint_watch;
+pub mod controller;
 pub mod lease;
 pub mod metrics;
+pub mod nats_pool;
+pub mod pipeline;
 pub mod report;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info, info_span, warn};
+use uuid::Uuid;
+
+use crate::operator::backoff::Backoffs;
+use crate::operator::controller::{Context, Scope};
+use crate::operator::lease::{Candidate, Leadership, LeaseError, Timing};
+use crate::operator::metrics::OperatorMetrics;
+use crate::operator::nats_pool::NatsPool;
+use crate::operator::pipeline::facts;
+use crate::operator::report::Reporter;
+use crate::runtime::admin::{self, AdminError, Gate, Readiness};
+use crate::runtime::telemetry::chain;
+use crate::runtime::{metrics as registry, shutdown};
+
+/// The field manager of everything the operator applies.
+pub const FIELD_MANAGER: &str = "lookback";
+const LEASE: &str = "lookback-operator";
+/// The namespace whose uid tells clusters apart: it lives as long as the cluster does.
+const CLUSTER_NAMESPACE: &str = "kube-system";
+const RETRY: Duration = Duration::from_secs(2);
+/// Checkpoints that may wait for the controller; beyond it the watch of NATS waits.
+const TRIGGERS: usize = 1024;
+
+/// Flags of `lookback operator`.
+#[derive(Args, Clone, Debug)]
+pub struct OperatorArgs {
+    /// Tells this cluster's pipelines from others in the same NATS; default: the uid of kube-system
+    #[arg(long, env = "LOOKBACK_CLUSTER_ID")]
+    pub cluster_id: Option<String>,
+    /// The namespace of the Lease
+    #[arg(long, env = "POD_NAMESPACE", default_value = "lookback-system")]
+    pub namespace: String,
+    /// This replica's name in Events and in the Lease
+    #[arg(long, env = "POD_NAME", default_value = "lookback-operator")]
+    pub pod_name: String,
+    /// Where /live, /ready and /metrics are served
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub admin_addr: SocketAddr,
+    /// The image of workers whose pipeline names none
+    #[arg(long, env = "LOOKBACK_IMAGE")]
+    pub image: String,
+    /// Work only while holding the Lease
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+    /// Only pipelines of this namespace; default: all namespaces
+    #[arg(long)]
+    pub watch_namespace: Option<String>,
+    /// Pipelines reconciled at the same time
+    #[arg(long, default_value_t = 8)]
+    pub concurrency: u16,
+}
+
+/// What one operator needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Tells clusters apart; `None` asks for the uid of kube-system.
+    pub cluster: Option<String>,
+    /// The namespace of the Lease.
+    pub namespace: String,
+    /// This replica's name; not unique over restarts.
+    pub instance: String,
+    /// The image of workers whose pipeline names none.
+    pub image: String,
+    /// How the leader is elected; `None` leads without asking.
+    pub election: Option<Timing>,
+    /// Which pipelines, and how many at the same time.
+    pub scope: Scope,
+    /// What lasts how long.
+    pub pace: Pace,
+}
+
+/// How often the operator looks without being told, and how long a cleanup may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between two looks at a pipeline that runs.
+    pub resync: Duration,
+    /// Between two looks at a pipeline that waits for something.
+    pub waiting: Duration,
+    /// After which a deleted pipeline goes although NATS did not answer.
+    pub cleanup_deadline: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            resync: Duration::from_secs(30),
+            waiting: Duration::from_secs(5),
+            cleanup_deadline: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The handlers of SIGTERM and SIGINT could not be installed.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+    /// There is no usable kubeconfig or service account.
+    #[error("cannot find out how to reach the API server")]
+    Client(#[source] Box<kube::Error>),
+    /// The admin server.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// Another replica leads; this process must not go on.
+    #[error("leadership is lost")]
+    Lease(#[source] LeaseError),
+}
+
+/// `lookback operator`, until a signal ends it.
+///
+/// # Errors
+/// [`OperatorError`] says why it could not start or go on.
+pub async fn main(args: OperatorArgs) -> Result<(), OperatorError> {
+    let shutdown = shutdown::on_signal().map_err(OperatorError::Signals)?;
+    let client = Client::try_default()
+        .await
+        .map_err(|source| OperatorError::Client(Box::new(source)))?;
+    let listener = admin::bind(args.admin_addr).await?;
+    let settings = Settings {
+        cluster: args.cluster_id,
+        namespace: args.namespace,
+        instance: args.pod_name,
+        image: args.image,
+        election: args.leader_elect.then(Timing::default),
+        scope: Scope {
+            namespace: args.watch_namespace,
+            concurrency: args.concurrency,
+        },
+        pace: Pace::default(),
+    };
+    run(client, settings, listener, shutdown).await
+}
+
+/// Runs one replica until `shutdown`, or until it loses leadership.
+///
+/// # Errors
+/// [`OperatorError::Lease`] when another replica took over; the process must end then.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), OperatorError> {
+    let mut registry = registry::registry();
+    let metrics = OperatorMetrics::register(&mut registry);
+    let readiness = Readiness::default();
+    let gates = Gates {
+        api_server: readiness.gate("api server", "an answer about the cluster's id"),
+        caches: readiness.gate("caches", "the first look at the API server"),
+    };
+    let served = CancellationToken::new();
+    let stop = served.clone().cancelled_owned();
+    let server = admin::serve(listener, Arc::new(registry), readiness, stop);
+    let server = tokio::spawn(server.instrument(info_span!("admin")));
+    let result = lead(client, settings, &gates, metrics, shutdown).await;
+    served.cancel();
+    match server.await {
+        Ok(ended) => ended?,
+        Err(error) => warn!(%error, "The admin server did not end well"),
+    }
+    result
+}
+
+struct Gates {
+    api_server: Gate,
+    caches: Gate,
+}
+
+async fn lead(
+    client: Client,
+    settings: Settings,
+    gates: &Gates,
+    metrics: OperatorMetrics,
+    shutdown: CancellationToken,
+) -> Result<(), OperatorError> {
+    let Some(cluster) = shutdown
+        .run_until_cancelled(cluster_id(&client, &settings))
+        .await
+    else {
+        return Ok(());
+    };
+    gates.api_server.open();
+    let Some(timing) = settings.election else {
+        let leadership = Leadership::unconditional();
+        control(
+            client, settings, cluster, gates, metrics, leadership, shutdown,
+        )
+        .await;
+        return Ok(());
+    };
+    // A replica that stands by has no caches to wait for.
+    gates.caches.open();
+    let leases = Api::<Lease>::namespaced(client.clone(), &settings.namespace);
+    let me = format!("{}_{}", settings.instance, Uuid::now_v7());
+    let mut candidate = Candidate::new(leases, LEASE, &me, timing);
+    let Some(leadership) = shutdown.run_until_cancelled(candidate.acquire()).await else {
+        return Ok(());
+    };
+    gates.caches.close("the first look at the API server");
+    metrics.leader.set(1);
+    let controller = control(
+        client,
+        settings,
+        cluster,
+        gates,
+        metrics.clone(),
+        leadership.clone(),
+        shutdown,
+    );
+    tokio::select! {
+        () = controller => {}
+        error = candidate.keep(&leadership) => {
+            metrics.leader.set(0);
+            return Err(OperatorError::Lease(error));
+        }
+    }
+    metrics.leader.set(0);
+    if let Err(error) = candidate.release().await {
+        warn!(error = %chain(&error), "Cannot release leadership, it will expire");
+    }
+    Ok(())
+}
+
+async fn control(
+    client: Client,
+    settings: Settings,
+    cluster: String,
+    gates: &Gates,
+    metrics: OperatorMetrics,
+    leadership: Leadership,
+    shutdown: CancellationToken,
+) {
+    let (changed, changes) = mpsc::channel(TRIGGERS);
+    info!(cluster, image = settings.image, "Controlling pipelines");
+    let context = Context {
+        reporter: Reporter::new(client.clone(), &settings.instance),
+        nats: NatsPool::new(cluster.clone(), changed),
+        client,
+        settings: facts::Settings {
+            cluster,
+            image: settings.image,
+        },
+        pace: settings.pace,
+        metrics,
+        leadership,
+        compiler: Arc::default(),
+        backoffs: Backoffs::default(),
+    };
+    controller::run(
+        Arc::new(context),
+        settings.scope,
+        changes,
+        &gates.caches,
+        shutdown,
+    )
+    .await;
+}
+
+/// The given id, else the uid of kube-system; without an API server there is nothing to do but wait.
+async fn cluster_id(client: &Client, settings: &Settings) -> String {
+    if let Some(cluster) = &settings.cluster {
+        return cluster.clone();
+    }
+    let namespaces = Api::<Namespace>::all(client.clone());
+    loop {
+        match namespaces.get(CLUSTER_NAMESPACE).await {
+            Ok(namespace) => match namespace.metadata.uid {
+                Some(uid) => return uid,
+                None => warn!("Namespace kube-system has no uid; set --cluster-id"),
+            },
+            Err(error) => warn!(error = %chain(&error), "Cannot read namespace kube-system yet"),
+        }
+        sleep(RETRY).await;
+    }
+}

@@ -1,19 +1,23 @@
 //! The connection to NATS. Secrets that are files are read again at every connect, so a rotated Secret
 //! takes effect without a restart; no secret ever stands in an error or a log line.
 
-use std::fmt;
+mod error;
+mod secrets;
+
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::rustls::pki_types::CertificateDer;
-use async_nats::rustls::pki_types::pem::PemObject;
-use async_nats::rustls::{ClientConfig, RootCertStore};
+use async_nats::rustls::ClientConfig;
 use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use lookback_protocol::config::{NatsAuth, NatsConfig};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub use self::error::ConnectError;
+use self::secrets::roots;
+pub use self::secrets::{Auth, Material};
 use super::api::{ApiError, TIMEOUT};
 
 /// The lowest JetStream API level with atomic batches and `CONSUMER.RESET`: NATS 2.14.
@@ -34,29 +38,6 @@ pub struct Target {
     pub ca: Option<Material>,
     /// Refuse a server that does not offer TLS.
     pub tls_required: bool,
-}
-
-/// A way to authenticate.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Auth {
-    /// The format of `nsc`'s `.creds`.
-    Credentials(Material),
-    /// A user name and a password; a line end after either is no part of it.
-    UserPassword {
-        /// The user name.
-        username: Material,
-        /// The password.
-        password: Material,
-    },
-}
-
-/// Something secret. `Debug` shows where it is, never what it is.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub enum Material {
-    /// In a file, read at every connect.
-    File(PathBuf),
-    /// Here.
-    Bytes(Vec<u8>),
 }
 
 /// What differs from one connection to the next.
@@ -84,6 +65,7 @@ impl Options {
 pub struct Nats {
     client: Client,
     disconnects: watch::Receiver<u64>,
+    origin: Arc<(Target, Options)>,
 }
 
 /// The server at the other end.
@@ -106,87 +88,6 @@ pub enum Fitness {
     Outdated,
     /// It would ignore in silence what we rely on.
     TooOld,
-}
-
-/// Why there is no connection that can be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// No URL at all.
-    #[error("no NATS URL is given")]
-    NoUrl,
-    /// A URL that is none.
-    #[error("NATS URL {index} of the list cannot be parsed; write nats://host:port")]
-    BadUrl {
-        /// From 1.
-        index: usize,
-    },
-    /// A URL with a user or password in it.
-    #[error("the NATS URL of {host} holds credentials; put them into a Secret")]
-    CredentialsInUrl {
-        /// Its host.
-        host: String,
-    },
-    /// A mounted file cannot be read.
-    #[error("cannot read the {what} from {path}")]
-    Read {
-        /// For example `password`.
-        what: &'static str,
-        /// The file.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Something read is not what it must be.
-    #[error("the {what} cannot be used: {problem}")]
-    Malformed {
-        /// For example `CA`.
-        what: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The server refused the credentials, or asks for some.
-    #[error("NATS at {servers} refused the credentials")]
-    Unauthorized {
-        /// The URLs.
-        servers: String,
-    },
-    /// No server could be reached.
-    #[error("cannot connect to NATS at {servers}")]
-    Unreachable {
-        /// The URLs.
-        servers: String,
-        /// Why.
-        #[source]
-        source: async_nats::ConnectError,
-    },
-    /// JetStream is off, or off for this account.
-    #[error("NATS at {servers} has no JetStream for this account; enable it")]
-    JetStreamMissing {
-        /// The URLs.
-        servers: String,
-    },
-    /// The cluster is too old.
-    #[error(
-        "NATS {version} at {servers} has JetStream API level {level}, {MIN_API_LEVEL} is needed; upgrade every server to 2.14 or newer"
-    )]
-    ServerTooOld {
-        /// The URLs.
-        servers: String,
-        /// Of the connected server.
-        version: String,
-        /// Of the cluster.
-        level: u64,
-    },
-    /// JetStream did not answer.
-    #[error("JetStream at {servers} did not say its level")]
-    Account {
-        /// The URLs.
-        servers: String,
-        /// Why.
-        #[source]
-        source: ApiError,
-    },
 }
 
 impl From<&NatsConfig> for Target {
@@ -259,6 +160,7 @@ impl Nats {
         let nats = Self {
             client,
             disconnects,
+            origin: Arc::new((target.clone(), options.clone())),
         };
         let server = nats.server().await.map_err(|source| match &source {
             ApiError::NoAnswer(error)
@@ -295,6 +197,21 @@ impl Nats {
         Ok(nats)
     }
 
+    /// Another connection like this one.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn again(&self) -> Result<Self, ConnectError> {
+        Self::connect(&self.origin.0, &self.origin.1).await
+    }
+
+    /// Whether the client has ended and will not reconnect: it panics on what it cannot read in some
+    /// message.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.disconnects.has_changed().is_err()
+    }
+
     /// The server connected to now, asked again.
     ///
     /// # Errors
@@ -326,39 +243,6 @@ impl Nats {
     #[must_use]
     pub fn disconnects(&self) -> watch::Receiver<u64> {
         self.disconnects.clone()
-    }
-}
-
-impl Material {
-    async fn read(&self, what: &'static str) -> Result<Vec<u8>, ConnectError> {
-        match self {
-            Self::Bytes(bytes) => Ok(bytes.clone()),
-            Self::File(path) => tokio::fs::read(path)
-                .await
-                .map_err(|source| ConnectError::Read {
-                    what,
-                    path: path.display().to_string(),
-                    source,
-                }),
-        }
-    }
-
-    async fn read_text(&self, what: &'static str) -> Result<String, ConnectError> {
-        let bytes = self.read(what).await?;
-        let text = String::from_utf8(bytes).map_err(|_| ConnectError::Malformed {
-            what,
-            problem: "it is no UTF-8",
-        })?;
-        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-    }
-}
-
-impl fmt::Debug for Material {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Bytes(_) => f.write_str("Bytes(..)"),
-        }
     }
 }
 
@@ -406,61 +290,6 @@ fn addresses(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {
     urls.iter().enumerate().map(parse).collect()
 }
 
-fn roots(pem: &[u8]) -> Result<RootCertStore, ConnectError> {
-    let malformed = |problem| ConnectError::Malformed {
-        what: "CA",
-        problem,
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|_| malformed("it is no PEM"))?;
-        roots
-            .add(certificate)
-            .map_err(|_| malformed("a certificate in it is not valid"))?;
-    }
-    if roots.is_empty() {
-        return Err(malformed("there is no certificate in it"));
-    }
-    Ok(roots)
-}
-
-impl Auth {
-    /// What the server is told; `nonce` is what it asked to have signed.
-    async fn answer(&self, nonce: &[u8]) -> Result<async_nats::Auth, ConnectError> {
-        let mut answer = async_nats::Auth::new();
-        match self {
-            Self::UserPassword { username, password } => {
-                answer.username = Some(username.read_text("user name").await?);
-                answer.password = Some(password.read_text("password").await?);
-            }
-            Self::Credentials(creds) => {
-                let malformed = |problem| ConnectError::Malformed {
-                    what: "credentials",
-                    problem,
-                };
-                let text = creds.read_text("credentials").await?;
-                let jwt = block(&text, "NATS USER JWT")
-                    .ok_or_else(|| malformed("there is no user JWT in them"))?;
-                let seed = block(&text, "USER NKEY SEED")
-                    .ok_or_else(|| malformed("there is no user seed in them"))?;
-                let signature = nkeys::KeyPair::from_seed(seed)
-                    .and_then(|pair| pair.sign(nonce))
-                    .map_err(|_| malformed("the user seed is not valid"))?;
-                answer.jwt = Some(jwt.to_owned());
-                answer.signature = Some(signature);
-            }
-        }
-        Ok(answer)
-    }
-}
-
-/// The line after `-----BEGIN <name>-----`.
-fn block<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let mut lines = text.lines().map(str::trim);
-    lines.find(|line| line.starts_with("---") && line.contains(&format!("BEGIN {name}")))?;
-    lines.find(|line| !line.is_empty())
-}
-
 fn note(event: &Event, disconnected: &watch::Sender<u64>) {
     match event {
         Event::Disconnected => {
@@ -506,46 +335,9 @@ mod tests {
     }
 
     #[test]
-    fn secrets_do_not_show_in_debug_output() {
-        let auth = Auth::UserPassword {
-            username: Material::Bytes(b"alice".to_vec()),
-            password: Material::Bytes(b"hunter2".to_vec()),
-        };
-        let shown = format!("{auth:?}");
-        assert!(!shown.contains("hunter2") && !shown.contains("alice"));
-    }
-
-    #[test]
     fn a_url_with_a_password_is_refused_without_showing_it() {
         let error = addresses(&["nats://alice:hunter2@nats:4222".to_owned()]).unwrap_err();
         assert!(matches!(error, ConnectError::CredentialsInUrl { .. }));
         assert!(!format!("{error} {error:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn a_ca_without_a_certificate_is_refused() {
-        assert!(matches!(
-            roots(b"not a certificate"),
-            Err(ConnectError::Malformed { what: "CA", .. })
-        ));
-    }
-
-    #[tokio::test]
-    async fn a_password_file_may_end_with_a_line_end() {
-        let material = Material::Bytes(b"hunter2\r\n".to_vec());
-        assert_eq!(material.read_text("password").await.unwrap(), "hunter2");
-    }
-
-    #[tokio::test]
-    async fn credentials_without_a_seed_are_refused_by_name() {
-        let creds = b"-----BEGIN NATS USER JWT-----\nabc\n------END NATS USER JWT------\n";
-        let auth = Auth::Credentials(Material::Bytes(creds.to_vec()));
-        assert!(matches!(
-            auth.answer(b"nonce").await,
-            Err(ConnectError::Malformed {
-                problem: "there is no user seed in them",
-                ..
-            })
-        ));
     }
 }

@@ -12,7 +12,8 @@
 //!   that returns it.
 //! - An event that the client cannot read (headers that are no UTF-8 make it drop the connection, and
 //!   anyone who may publish events can send some) is taken from the leader instead: it is handed on
-//!   alone, then the pull is dead. So it costs a positioning, and does not stop the pipeline.
+//!   alone, then the pull is dead. So it costs a positioning, and does not stop the pipeline. As some
+//!   headers end the client for good, the log has a connection of its own, and makes it anew.
 //! - Memory is bounded: at most two pulls are open, each limited in messages and in bytes.
 //!
 //! What it does not: it never resets on its own, never acks on its own, and does not say whether a
@@ -42,7 +43,9 @@ const RESET_TIMEOUT: Duration = Duration::from_secs(2);
 /// See the [module](self).
 #[derive(Debug)]
 pub struct JetStreamLog {
-    nats: Nats,
+    /// The connection of the rest of the worker; never pulled over.
+    shared: Nats,
+    own: Option<Nats>,
     stream: String,
     consumer: String,
     open: Open,
@@ -51,33 +54,48 @@ pub struct JetStreamLog {
 #[derive(Debug)]
 enum Open {
     Closed,
-    Pulling(Pull),
+    Pulling(Box<Pull>),
     /// The next event, which the client could not read; `None` once it is handed on.
     Alone(Option<Box<Delivery>>),
 }
 
 impl JetStreamLog {
-    /// Binds to a stream and a consumer by name. Nothing is asked yet.
+    /// Binds to a stream and a consumer by name, over another connection like `shared`. Nothing is asked
+    /// yet. A loss of either connection ends a pull.
     #[must_use]
-    pub fn new(nats: Nats, stream: impl Into<String>, consumer: impl Into<String>) -> Self {
+    pub fn new(shared: Nats, stream: impl Into<String>, consumer: impl Into<String>) -> Self {
         Self {
-            nats,
+            shared,
+            own: None,
             stream: stream.into(),
             consumer: consumer.into(),
             open: Open::Closed,
         }
     }
 
+    /// Our connection, made anew if it has ended.
+    async fn nats(&mut self) -> Result<Nats, Unavailable> {
+        if let Some(own) = self.own.as_ref().filter(|own| !own.is_closed()) {
+            return Ok(own.clone());
+        }
+        let own = self
+            .shared
+            .again()
+            .await
+            .map_err(|error| self.failed("connect", error))?;
+        self.own = Some(own.clone());
+        Ok(own)
+    }
+
     /// The event that a pull would bring first, if the client could not read it.
-    async fn unreadable(&self) -> Result<Option<Delivery>, Unavailable> {
-        let Some(consumer) = self.observed().await? else {
+    async fn unreadable(&self, nats: &Nats) -> Result<Option<Delivery>, Unavailable> {
+        let Some(consumer) = self.observed(nats).await? else {
             return Ok(None);
         };
         let facts = consumer.facts();
         let mut first: Option<StoredMessage> = None;
         for filter in consumer.filters() {
-            let found = self
-                .nats
+            let found = nats
                 .next_of_subject(&self.stream, facts.delivered.next().0, filter)
                 .await
                 .map_err(unavailable("STREAM.MSG.GET", &self.stream))?;
@@ -109,9 +127,9 @@ impl JetStreamLog {
         }))
     }
 
-    async fn observed(&self) -> Result<Option<ObservedConsumer>, Unavailable> {
+    async fn observed(&self, nats: &Nats) -> Result<Option<ObservedConsumer>, Unavailable> {
         let subject = format!("CONSUMER.INFO.{}.{}", self.stream, self.consumer);
-        match self.nats.api(&subject, &Value::Null, TIMEOUT).await {
+        match nats.api(&subject, &Value::Null, TIMEOUT).await {
             Ok(info) => Ok(Some(info)),
             Err(ApiError::Refused { code, .. }) if code == Code::CONSUMER_NOT_FOUND => Ok(None),
             Err(error) => Err(unavailable("CONSUMER.INFO", &self.consumer)(error)),
@@ -129,7 +147,7 @@ impl JetStreamLog {
 
 impl Log for JetStreamLog {
     async fn stream(&mut self) -> Result<StreamFacts, Unavailable> {
-        let info = streams::info(&self.nats, &self.stream)
+        let info = streams::info(&self.nats().await?, &self.stream)
             .await
             .map_err(unavailable("STREAM.INFO", &self.stream))?;
         Ok(info.facts(&self.stream))
@@ -137,7 +155,8 @@ impl Log for JetStreamLog {
 
     async fn message_at(&mut self, sequence: StreamSeq) -> Result<MessageAt, Unavailable> {
         let found = self
-            .nats
+            .nats()
+            .await?
             .at_sequence(&self.stream, sequence.0)
             .await
             .map_err(unavailable("STREAM.MSG.GET", &self.stream))?;
@@ -147,14 +166,15 @@ impl Log for JetStreamLog {
     }
 
     async fn consumer(&mut self) -> Result<Option<ConsumerFacts>, Unavailable> {
-        Ok(self.observed().await?.map(|consumer| consumer.facts()))
+        let nats = self.nats().await?;
+        Ok(self.observed(&nats).await?.map(|consumer| consumer.facts()))
     }
 
     async fn close(&mut self) -> Result<(), Unavailable> {
         let Open::Pulling(pull) = std::mem::replace(&mut self.open, Open::Closed) else {
             return Ok(());
         };
-        timeout(TIMEOUT, pull.close(self.nats.client()))
+        timeout(TIMEOUT, pull.close())
             .await
             .map_err(|elapsed| self.failed("UNSUB", elapsed))?
             .map_err(|error| self.failed("UNSUB", error))
@@ -162,7 +182,8 @@ impl Log for JetStreamLog {
 
     async fn reset(&mut self, next: StreamSeq) -> Result<(), Unavailable> {
         let subject = format!("CONSUMER.RESET.{}.{}", self.stream, self.consumer);
-        self.nats
+        self.nats()
+            .await?
             .api::<Value>(&subject, &json!({ "seq": next }), RESET_TIMEOUT)
             .await
             .map(drop)
@@ -171,7 +192,8 @@ impl Log for JetStreamLog {
 
     async fn open(&mut self) -> Result<(), Unavailable> {
         self.close().await?;
-        if let Some(event) = self.unreadable().await? {
+        let nats = self.nats().await?;
+        if let Some(event) = self.unreadable(&nats).await? {
             self.open = Open::Alone(Some(Box::new(event)));
             return Ok(());
         }
@@ -179,10 +201,10 @@ impl Log for JetStreamLog {
             "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
             self.stream, self.consumer
         );
-        let pull = Pull::open(&self.nats, subject)
+        let pull = Pull::open(&nats, &self.shared, subject)
             .await
             .map_err(|error| self.failed("CONSUMER.MSG.NEXT", error))?;
-        self.open = Open::Pulling(pull);
+        self.open = Open::Pulling(Box::new(pull));
         Ok(())
     }
 
@@ -193,7 +215,7 @@ impl Log for JetStreamLog {
                 let event = event.take().map(|event| Pulled::Delivery(*event));
                 return Ok(event.unwrap_or(Pulled::Dead));
             }
-            Open::Pulling(pull) => pull.next(self.nats.client()).await,
+            Open::Pulling(pull) => pull.next().await,
         };
         pulled.map_err(|error| self.failed("CONSUMER.MSG.NEXT", error))
     }
@@ -203,7 +225,8 @@ impl Log for JetStreamLog {
             // Read from the stream, not delivered by the consumer.
             return Ok(());
         }
-        self.nats
+        self.nats()
+            .await?
             .client()
             .publish(delivery.0.clone(), Bytes::new())
             .await

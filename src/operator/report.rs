@@ -1,6 +1,8 @@
 //! The one place that tells people what happened: the log, Events and the result counter. An Event's
 //! note holds the whole chain of causes, cut at what the API server takes.
 
+use std::error::Error as StdError;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter as Source};
@@ -69,6 +71,26 @@ impl Reporter {
         Self {
             recorder: Recorder::new(client, source),
         }
+    }
+
+    /// A reconcile failed: once in the log, once as an Event, with every cause.
+    pub async fn failed(
+        &self,
+        category: &'static str,
+        error: &(dyn StdError + Sync),
+        object: &ObjectReference,
+    ) {
+        let causes = chain(error);
+        let (namespace, name) = (&object.namespace, &object.name);
+        warn!(
+            ?namespace,
+            ?name,
+            category,
+            error = causes,
+            "Reconcile failed"
+        );
+        self.publish(&Notice::warning(category, causes), object)
+            .await;
     }
 
     /// Publishes an Event. That it cannot be published is logged and nothing else: an Event is a

@@ -6,4 +6,8 @@ mod nats_fixture;
 mod nats_log;
 mod nats_objects;
 mod nats_outbox;
+mod operator_faults;
+mod operator_fixture;
+mod operator_lifecycle;
+mod operator_pipeline;
 mod worker;

@@ -1,6 +1,7 @@
 //! Connecting: credentials, errors, and what is known of the server.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use data_encoding::BASE64URL_NOPAD;
@@ -169,15 +170,15 @@ fn operator_mode() -> Result<(Settings, String)> {
         json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
     let extra = format!(
         "operator: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {}, {}: {} }}\n",
-        jwt(&operator, &operator, operator_claims)?,
+        jwt(&operator, &operator, &operator_claims)?,
         account.public_key(),
-        jwt(&operator, &account, account_claims)?,
+        jwt(&operator, &account, &account_claims)?,
         system.public_key(),
-        jwt(&operator, &system, system_claims)?,
+        jwt(&operator, &system, &system_claims)?,
     );
     let creds = format!(
         "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n*** IMPORTANT ***\n\n-----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-        jwt(&account, &user, user_claims)?,
+        jwt(&account, &user, &user_claims)?,
         user.seed()?,
     );
     let settings = Settings {
@@ -187,7 +188,7 @@ fn operator_mode() -> Result<(Settings, String)> {
     Ok((settings, creds))
 }
 
-fn jwt(issuer: &KeyPair, subject: &KeyPair, claims: Value) -> Result<String> {
+fn jwt(issuer: &KeyPair, subject: &KeyPair, claims: &Value) -> Result<String> {
     let part = |value: Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
     let body = json!({
         "jti": "test", "iat": 1_700_000_000, "iss": issuer.public_key(),
@@ -231,6 +232,50 @@ async fn credentials_of_another_operator_are_refused() -> Result<()> {
         .unwrap_err();
     assert!(
         matches!(error, ConnectError::Unauthorized { .. }),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+/// A server with the certificate of `tests/integration/tls`, which that CA made for 127.0.0.1.
+async fn tls_server() -> Result<NatsServer> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/tls");
+    let extra = format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n",
+        dir.join("server.pem").display(),
+        dir.join("server-key.pem").display()
+    );
+    NatsServer::start_with(Settings {
+        extra,
+        ..Settings::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_server_of_our_ca_is_trusted_by_file_and_by_secret() -> Result<()> {
+    let server = tls_server().await?;
+    let ca = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/tls/ca.pem");
+    for material in [Material::File(ca.clone()), Material::Bytes(fs::read(ca)?)] {
+        let target = Target {
+            ca: Some(material),
+            tls_required: true,
+            ..target(server.url())
+        };
+        let nats = Nats::connect(&target, &Options::named("test")).await?;
+        assert!(nats.server().await?.api_level >= 4);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_of_an_unknown_ca_is_refused() -> Result<()> {
+    let server = tls_server().await?;
+    let error = Nats::connect(&target(server.url()), &Options::named("test"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Unreachable { .. }),
         "{error:?}"
     );
     Ok(())

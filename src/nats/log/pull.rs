@@ -45,8 +45,11 @@ pub(super) enum PullError {
 
 #[derive(Debug)]
 pub(super) struct Pull {
+    client: Client,
     messages: Subscriber,
     disconnects: watch::Receiver<u64>,
+    /// Those of the connection over which the rest of the worker speaks.
+    others: watch::Receiver<u64>,
     subject: String,
     inbox: String,
     request: Bytes,
@@ -57,10 +60,16 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    pub(super) async fn open(nats: &Nats, subject: String) -> Result<Self, PullError> {
+    pub(super) async fn open(
+        nats: &Nats,
+        shared: &Nats,
+        subject: String,
+    ) -> Result<Self, PullError> {
         let client = nats.client();
         let mut disconnects = nats.disconnects();
         disconnects.mark_unchanged();
+        let mut others = shared.disconnects();
+        others.mark_unchanged();
         let inbox = client.new_inbox();
         let max_bytes = MAX_BYTES.max(2 * nats.max_payload());
         let request = json!({
@@ -70,8 +79,10 @@ impl Pull {
             "idle_heartbeat": nanoseconds(HEARTBEAT),
         });
         let mut pull = Self {
+            client: client.clone(),
             messages: client.subscribe(inbox.clone()).await?,
             disconnects,
+            others,
             subject,
             inbox,
             request: Bytes::from(request.to_string()),
@@ -79,27 +90,27 @@ impl Pull {
             deadline: Instant::now() + SILENCE,
             graced: false,
         };
-        pull.renew(client).await?;
+        pull.renew().await?;
         Ok(pull)
     }
 
-    pub(super) async fn close(mut self, client: &Client) -> Result<(), PullError> {
+    pub(super) async fn close(mut self) -> Result<(), PullError> {
         self.messages.unsubscribe().await?;
-        client.flush().await?;
+        self.client.flush().await?;
         Ok(())
     }
 
     /// See [`crate::worker::ports::Log::next`]. After each await either nothing was taken from the
     /// channel, or what was taken is returned or noted without another await.
-    pub(super) async fn next(&mut self, client: &Client) -> Result<Pulled, PullError> {
+    pub(super) async fn next(&mut self) -> Result<Pulled, PullError> {
         if Instant::now() >= self.deadline && !self.graced {
             self.graced = true;
             self.deadline = Instant::now() + GRACE;
         }
         loop {
-            let lost = self.disconnects.has_changed().unwrap_or(true);
+            let lost = is_lost(&self.disconnects) || is_lost(&self.others);
             if !lost && self.open < RENEW_BELOW {
-                self.renew(client).await?;
+                self.renew().await?;
             }
             // What came before the connection was lost is handed on first: if it is an event that
             // costs us the connection, the next pull must begin with it.
@@ -107,6 +118,7 @@ impl Pull {
                 biased;
                 message = self.messages.next() => message,
                 _ = self.disconnects.changed() => return Ok(self.dead()),
+                _ = self.others.changed() => return Ok(self.dead()),
                 () = sleep_until(self.deadline) => return Ok(Pulled::Dead),
             };
             let Some(message) = message else {
@@ -120,8 +132,8 @@ impl Pull {
         }
     }
 
-    async fn renew(&mut self, client: &Client) -> Result<(), PullError> {
-        client
+    async fn renew(&mut self) -> Result<(), PullError> {
+        self.client
             .publish_with_reply(
                 self.subject.clone(),
                 self.inbox.clone(),
@@ -178,6 +190,10 @@ impl Pull {
             }),
         }
     }
+}
+
+fn is_lost(disconnects: &watch::Receiver<u64>) -> bool {
+    disconnects.has_changed().unwrap_or(true)
 }
 
 fn delivery(message: Message, ack: &AckReply) -> Delivery {

@@ -1,0 +1,455 @@
+//! The spec of a DetectionPipeline. What stands here is shape: patterns, bounds, what may not change.
+//! Whether it can work (does the stream exist, do the rules compile) is found by validation and said
+//! in conditions.
+#![expect(
+    unreachable_pub,
+    reason = "kube's derive copies these types into functions"
+)]
+
+mod worker;
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::duration::Duration;
+use super::quantity::Bytes;
+use super::status::DetectionPipelineStatus;
+
+pub use worker::{LogLevel, WorkerSpec};
+
+/// The annotation by which a person says that events lost up to a sequence are known.
+pub const ACKNOWLEDGE: &str = "lookback.dev/acknowledge";
+/// The finalizer of pipelines with `deletionPolicy: Delete`.
+pub const FINALIZER: &str = "lookback.dev/cleanup";
+
+/// Stateful Sigma detections over one JetStream stream.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, kube(cel))]
+#[kube(
+    group = "lookback.dev",
+    version = "v1alpha1",
+    kind = "DetectionPipeline",
+    namespaced,
+    shortname = "dpl",
+    category = "lookback",
+    status = "DetectionPipelineStatus",
+    derive = "PartialEq",
+    doc = "Stateful Sigma detections over one JetStream stream.",
+    validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("the name must match ^[a-z]([-a-z0-9]*[a-z0-9])?$ and have at most 40 characters"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Position", type_ = "integer", json_path = ".status.partitions[0].position"),
+    printcolumn(name = "Lag", type_ = "integer", json_path = ".status.partitions[0].lag"),
+    printcolumn(name = "Alerts", type_ = "integer", json_path = ".status.alerts.stored"),
+    printcolumn(name = "DLQ", type_ = "integer", json_path = ".status.deadLetters.parked"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct DetectionPipelineSpec {
+    /// How to reach NATS.
+    pub nats: NatsSpec,
+    /// Which events to read.
+    pub source: SourceSpec,
+    /// Which Sigma rules to run.
+    pub rules: RulesSpec,
+    /// How time and windows are treated.
+    #[serde(default)]
+    pub correlation: CorrelationSpec,
+    /// When a batch of events is committed: at whichever comes first.
+    #[serde(default)]
+    pub commit: CommitSpec,
+    /// Where the windows are kept.
+    #[serde(default)]
+    pub state: StateSpec,
+    /// The stream that takes alerts.
+    #[serde(default)]
+    pub alerts: AlertsSpec,
+    /// The stream that takes events that cannot be applied.
+    #[serde(default)]
+    pub dead_letters: DeadLettersSpec,
+    /// The worker's pod.
+    #[serde(default)]
+    pub worker: WorkerSpec,
+    /// What becomes of volume, streams and checkpoint when the pipeline is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// How to reach NATS.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!(has(self.credentialsSecretRef) && has(self.userPasswordSecretRef))").message("at most one of credentialsSecretRef and userPasswordSecretRef may be set"))]
+#[serde(rename_all = "camelCase")]
+pub struct NatsSpec {
+    /// Servers of one cluster, without credentials: nats://host:4222 or tls://host:4222.
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(
+            length(max = 256),
+            regex(pattern = r"^(nats|tls)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$")
+        )
+    )]
+    pub urls: Vec<String>,
+    /// A Secret's key with a .creds file, as nsc writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret_ref: Option<SecretKeyRef>,
+    /// A Secret with the keys username and password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_password_secret_ref: Option<SecretRef>,
+    /// Encryption.
+    #[serde(default)]
+    pub tls: TlsSpec,
+}
+
+/// Encryption of the connection.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSpec {
+    /// A Secret's key with the PEM certificates of the CA to trust instead of the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyRef>,
+    /// Refuse a server that does not offer TLS.
+    #[serde(default)]
+    pub required: bool,
+}
+
+/// One key of a Secret in the pipeline's namespace.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// The Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its key.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
+
+/// A Secret in the pipeline's namespace.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// The Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Which events to read.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceSpec {
+    /// A stream that exists and has Limits retention. It is only read: never created, never changed.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("source.stream cannot be changed: position and windows belong to it; create another pipeline"))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^\s.*>/\\]+$"))]
+    pub stream: String,
+    /// Subjects to read; empty for the whole stream. A change takes effect at the next event.
+    #[serde(default)]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 255), regex(pattern = r"^[^\s]+$"))
+    )]
+    pub subjects: Vec<String>,
+    /// Where a new pipeline begins: with the next event, or with the oldest one kept. Resolved once.
+    #[serde(default)]
+    pub start: Start,
+    /// What the events are, for rules that name a log source.
+    pub logsource: LogSourceSpec,
+}
+
+/// Where a new pipeline begins.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// With the next event.
+    #[default]
+    Latest,
+    /// With the oldest event kept.
+    Earliest,
+}
+
+/// A Sigma log source.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogSourceSpec {
+    /// For example windows. Without it the rules of every product would run on every event.
+    #[schemars(length(min = 1, max = 128))]
+    pub product: String,
+    /// For example sysmon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub service: Option<String>,
+    /// For example process_creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub category: Option<String>,
+}
+
+/// Which Sigma rules to run.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RulesSpec {
+    /// ConfigMaps whose keys *.yml, *.yaml and *.tar.gz hold rules; merged in this order, then by key.
+    #[schemars(length(min = 1, max = 64))]
+    pub config_maps: Vec<ConfigMapRef>,
+    /// Processing pipelines, in order: names of built-in ones, or keys of the ConfigMaps.
+    #[serde(default)]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 508)))]
+    pub processing: Vec<String>,
+    /// What to do with a set that has a document that cannot be used.
+    #[serde(default)]
+    pub on_error: OnError,
+}
+
+/// A ConfigMap in the pipeline's namespace.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapRef {
+    /// The ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// What to do with a set that has a document that cannot be used.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnError {
+    /// Keep running the set before it. The very first set is loaded as with LoadGood.
+    #[default]
+    KeepPrevious,
+    /// Run what can be used.
+    LoadGood,
+}
+
+/// How time and windows are treated.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CorrelationSpec {
+    /// Fields that hold the event's own time, first match wins; dots descend.
+    #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
+    pub timestamp_fields: Vec<String>,
+    /// What to do when none of them does: Published takes the time at which JetStream stored the
+    /// event; WallClock the worker's own, which gives up exact replays; Skip leaves windows alone.
+    pub timestamp_fallback: TimestampFallback,
+    /// How much older than its group's newest event an event may be and still count.
+    pub allowed_lateness: Duration,
+    /// How far after its published time an event may claim to be and still count.
+    pub max_future_skew: Duration,
+    /// When a condition that holds gives an alert: when it begins to hold, or on every event.
+    pub refire: Refire,
+    /// Which matches become alerts.
+    pub emit: Emit,
+    /// Bounds on what is kept; what is beyond is evicted, oldest first.
+    pub limits: LimitsSpec,
+}
+
+impl Default for CorrelationSpec {
+    fn default() -> Self {
+        Self {
+            timestamp_fields: vec!["UtcTime".to_owned(), "@timestamp".to_owned()],
+            timestamp_fallback: TimestampFallback::default(),
+            allowed_lateness: duration("5m"),
+            max_future_skew: duration("5m"),
+            refire: Refire::default(),
+            emit: Emit::default(),
+            limits: LimitsSpec::default(),
+        }
+    }
+}
+
+/// The time of an event without a timestamp field.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimestampFallback {
+    /// When JetStream stored it.
+    #[default]
+    Published,
+    /// When the worker saw it.
+    WallClock,
+    /// None: detections only.
+    Skip,
+}
+
+/// When a condition that holds gives an alert.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refire {
+    /// On the event that makes it true.
+    #[default]
+    OncePerWindow,
+    /// On every event while it is true.
+    EveryEvent,
+}
+
+/// Which matches become alerts.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Emit {
+    /// Detections and correlations.
+    #[default]
+    All,
+    /// Correlations only.
+    Correlations,
+}
+
+/// Bounds on what a pipeline keeps.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LimitsSpec {
+    /// Groups over all correlations.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub groups: i64,
+    /// Entries of one group's window.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub events_per_group: i64,
+}
+
+impl Default for LimitsSpec {
+    fn default() -> Self {
+        Self {
+            groups: 1_000_000,
+            events_per_group: 10_000,
+        }
+    }
+}
+
+/// When a batch of events is committed.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CommitSpec {
+    /// Time since the first event of the batch.
+    pub interval: Duration,
+    /// Events in the batch.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub events: i64,
+}
+
+impl Default for CommitSpec {
+    fn default() -> Self {
+        Self {
+            interval: duration("1s"),
+            events: 5_000,
+        }
+    }
+}
+
+/// Where the windows are kept.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StateSpec {
+    /// The volume.
+    pub storage: StorageSpec,
+}
+
+/// The worker's volume.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("state.storage.storageClassName cannot be changed"))]
+#[serde(rename_all = "camelCase")]
+pub struct StorageSpec {
+    /// Its size; it can only grow, and only where the storage class allows it.
+    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0").message("state.storage.size can only grow"))]
+    #[serde(default = "default_size")]
+    pub size: Bytes,
+    /// Its class; the cluster's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// ReadWriteOncePod where the driver has it.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("state.storage.accessMode cannot be changed"))]
+    #[serde(default)]
+    pub access_mode: AccessMode,
+}
+
+impl Default for StorageSpec {
+    fn default() -> Self {
+        Self {
+            size: default_size(),
+            storage_class_name: None,
+            access_mode: AccessMode::default(),
+        }
+    }
+}
+
+/// Who may mount the volume.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessMode {
+    /// One node at a time.
+    #[default]
+    ReadWriteOnce,
+    /// One pod at a time.
+    ReadWriteOncePod,
+}
+
+/// The stream that takes alerts.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertsSpec {
+    /// Copies of the pipeline's own streams: 3 when NATS is clustered, else 1, unless set.
+    #[x_kube(validation = Rule::new("self != 2").message("2 replicas need both servers for every write: use 1, 3 or 5"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 5))]
+    pub replicas: Option<i32>,
+    /// How long alerts, and with them their ids, are kept.
+    #[serde(default = "default_alerts_age")]
+    pub max_age: Duration,
+    /// How much is kept. New alerts wait at 95 % of it; none is dropped.
+    #[serde(default = "default_alerts_bytes")]
+    pub max_bytes: Bytes,
+}
+
+impl Default for AlertsSpec {
+    fn default() -> Self {
+        Self {
+            replicas: None,
+            max_age: default_alerts_age(),
+            max_bytes: default_alerts_bytes(),
+        }
+    }
+}
+
+/// The stream that takes events that cannot be applied.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeadLettersSpec {
+    /// How long they are kept.
+    pub max_age: Duration,
+    /// How much is kept. Events wait at 95 % of it; none is dropped.
+    pub max_bytes: Bytes,
+    /// Deaths of the worker with exactly one event in flight after which that event is parked.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: i32,
+}
+
+impl Default for DeadLettersSpec {
+    fn default() -> Self {
+        Self {
+            max_age: duration("30d"),
+            max_bytes: bytes("1Gi"),
+            max_attempts: 3,
+        }
+    }
+}
+
+/// What becomes of volume, streams and checkpoint when the pipeline is deleted.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeletionPolicy {
+    /// They stay, and a pipeline of the same name goes on with them.
+    #[default]
+    Retain,
+    /// They are deleted with it.
+    Delete,
+}
+
+fn default_size() -> Bytes {
+    bytes("5Gi")
+}
+
+fn default_alerts_age() -> Duration {
+    duration("30d")
+}
+
+fn default_alerts_bytes() -> Bytes {
+    bytes("10Gi")
+}
+
+fn duration(text: &str) -> Duration {
+    text.parse().expect("a default in this file")
+}
+
+fn bytes(text: &str) -> Bytes {
+    text.parse().expect("a default in this file")
+}

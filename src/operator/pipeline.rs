@@ -1,0 +1,293 @@
+//! One pipeline, from what a person asks for to what runs. A reconcile is level-triggered and runs the
+//! same five steps whatever triggered it: dereference (I/O), validate, build (pure), apply (I/O),
+//! status (pure, then written).
+//!
+//! # Layout
+//! - [`dereference`] reads everything outside into [`facts`].
+//! - [`validate`] parses spec and facts into a pipeline that can be built, or [`problem`]s.
+//! - [`build`] makes every object from it.
+//! - [`apply`] brings JetStream and the API server to them.
+//! - [`status`] says what came of it.
+//! - [`cleanup`] is the other end: what a deleted pipeline leaves in NATS.
+
+pub mod apply;
+pub mod build;
+pub mod cleanup;
+pub mod dereference;
+pub mod facts;
+pub mod problem;
+pub mod status;
+pub mod validate;
+
+mod finalizer;
+mod notices;
+#[cfg(test)]
+mod purity;
+#[cfg(test)]
+pub(crate) mod test_support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::{Api, Resource, ResourceExt};
+use lookback_protocol::names::{NameError, PipelineKey};
+use serde_json::json;
+use tokio::task::{JoinError, spawn_blocking};
+
+use crate::api::status::Phase;
+use crate::api::{DetectionPipeline, DetectionPipelineStatus};
+use crate::operator::FIELD_MANAGER;
+use crate::operator::controller::Context;
+use crate::operator::pipeline::apply::Applied;
+use crate::operator::pipeline::build::names;
+use crate::operator::pipeline::cleanup::Progress;
+use crate::operator::pipeline::facts::Dereferenced;
+use crate::operator::pipeline::status::Observation;
+use crate::operator::pipeline::validate::Validation;
+use crate::operator::report::Notice;
+
+/// What the operator made carries this label.
+pub const OURS: &str = "app.kubernetes.io/managed-by=lookback";
+/// The label that names the pipeline of an object in the same namespace.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+/// When what we decided from has changed meanwhile; the watch brings the news, this is for the case
+/// that it does not.
+const AFTER_CONFLICT: Duration = Duration::from_secs(1);
+
+/// Why a reconcile did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What stands in the API server is no DetectionPipeline of this version.
+    #[error("the object cannot be read as a DetectionPipeline: {0}")]
+    Unreadable(String),
+    /// The definition allows only names that fit; an object from before it may have another.
+    #[error("the pipeline has a name that cannot be used")]
+    Name(#[source] NameError),
+    /// Reading.
+    #[error("cannot find out how things are")]
+    Dereference(#[from] dereference::Error),
+    /// Validation panicked, which is a bug.
+    #[error("validation ended abnormally")]
+    Validate(#[source] JoinError),
+    /// Applying.
+    #[error("cannot bring things to where they belong")]
+    Apply(#[from] apply::Error),
+    /// Cleaning up.
+    #[error("cannot clean up")]
+    Cleanup(#[from] cleanup::Error),
+    /// Writing the finalizer or the status.
+    #[error("cannot write the {what} of the pipeline")]
+    Write {
+        /// `finalizers` or `status`.
+        what: &'static str,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+impl Error {
+    /// A closed set: the reason of the Event and the label of the metric.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "UnreadableObject",
+            Self::Name(_) => "InvalidName",
+            Self::Dereference(_) => "DereferenceFailed",
+            Self::Validate(_) => "ValidateFailed",
+            Self::Apply(_) => "ApplyFailed",
+            Self::Cleanup(_) => "CleanupFailed",
+            Self::Write { .. } => "WriteFailed",
+        }
+    }
+
+    /// Whether only a change of the object can help.
+    #[must_use]
+    pub fn awaits_change(&self) -> bool {
+        matches!(self, Self::Unreadable(_) | Self::Name(_))
+    }
+
+    /// Whether somebody changed the object while we decided: no failure, the decision is void.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        let Self::Write { source, .. } = self else {
+            return false;
+        };
+        matches!(source.as_ref(), kube::Error::Api(status) if status.is_conflict())
+    }
+}
+
+/// One reconcile.
+///
+/// # Errors
+/// [`Error`]; everything done so far stands, and the next reconcile goes on from there.
+pub async fn reconcile(pipeline: &DetectionPipeline, context: &Context) -> Result<Action, Error> {
+    let namespace = pipeline.namespace().unwrap_or_default();
+    let key = PipelineKey::new(&namespace, &pipeline.name_any()).map_err(Error::Name)?;
+    let result = if pipeline.metadata.deletion_timestamp.is_some() {
+        end(pipeline, &key, context).await
+    } else {
+        advance(pipeline, &key, context).await
+    };
+    match result {
+        Err(error) if error.is_conflict() => Ok(Action::requeue(AFTER_CONFLICT)),
+        result => result,
+    }
+}
+
+/// Objects of `key`'s pipeline, for a list.
+#[must_use]
+pub fn owned_by(key: &PipelineKey) -> ListParams {
+    let labels = names::ownership(key);
+    let terms: Vec<String> = labels
+        .iter()
+        .map(|(label, value)| format!("{label}={value}"))
+        .collect();
+    ListParams::default().labels(&terms.join(","))
+}
+
+async fn advance(
+    pipeline: &DetectionPipeline,
+    key: &PipelineKey,
+    context: &Context,
+) -> Result<Action, Error> {
+    if let Some(finalizers) = finalizer::needed(pipeline) {
+        write_finalizers(pipeline, &finalizers, context).await?;
+        // The write changes what the status would be conditional on; its event brings us back.
+        return Ok(Action::requeue(AFTER_CONFLICT));
+    }
+    let mut found = dereference::dereference(pipeline, key, context).await?;
+    let (facts, validation) = validate(pipeline, found.facts, context).await?;
+    found.facts = facts;
+    let desired = validation.pipeline.as_ref().map(build::build);
+    let applied = match &desired {
+        Some(desired) => apply::apply(desired, &found, key, context).await?,
+        None => Applied::default(),
+    };
+    let status = status::status(&Observation {
+        pipeline,
+        facts: &found.facts,
+        validation: &validation,
+        desired: desired.as_ref(),
+        refused: &applied.problems,
+        now: Timestamp::now(),
+    });
+    let pace = &context.pace;
+    let wait = match status.phase {
+        Some(Phase::Running) => pace.resync,
+        _ => pace.waiting,
+    };
+    publish(pipeline, &applied.notices, context).await;
+    write_status(pipeline, &status, context).await?;
+    Ok(Action::requeue(wait))
+}
+
+/// Compiling a large set of rules takes a second, too long for a thread that serves others.
+async fn validate(
+    pipeline: &DetectionPipeline,
+    facts: Dereferenced,
+    context: &Context,
+) -> Result<(Dereferenced, Validation), Error> {
+    let (pipeline, settings) = (pipeline.clone(), context.settings.clone());
+    let compiler = Arc::clone(&context.compiler);
+    spawn_blocking(move || {
+        let validation = validate::validate(&pipeline, &facts, &settings, &compiler);
+        (facts, validation)
+    })
+    .await
+    .map_err(Error::Validate)
+}
+
+async fn end(
+    pipeline: &DetectionPipeline,
+    key: &PipelineKey,
+    context: &Context,
+) -> Result<Action, Error> {
+    let Some(finalizers) = finalizer::without(pipeline) else {
+        return Ok(Action::await_change());
+    };
+    let progress = cleanup::cleanup(pipeline, key, context, Timestamp::now()).await?;
+    if let Progress::Done(notice) = progress {
+        publish(pipeline, notice.as_slice(), context).await;
+        write_finalizers(pipeline, &finalizers, context).await?;
+        return Ok(Action::await_change());
+    }
+    let found = dereference::dereference(pipeline, key, context).await?;
+    let (facts, validation) = validate(pipeline, found.facts, context).await?;
+    let status = status::status(&Observation {
+        pipeline,
+        facts: &facts,
+        validation: &validation,
+        desired: None,
+        refused: &[],
+        now: Timestamp::now(),
+    });
+    write_status(pipeline, &status, context).await?;
+    Ok(Action::requeue(context.pace.waiting))
+}
+
+async fn write_finalizers(
+    pipeline: &DetectionPipeline,
+    finalizers: &[String],
+    context: &Context,
+) -> Result<(), Error> {
+    let patch = json!({"metadata": {
+        "resourceVersion": pipeline.resource_version(),
+        "finalizers": finalizers,
+    }});
+    api(pipeline, context)
+        .patch(
+            &pipeline.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(patch),
+        )
+        .await
+        .map(drop)
+        .map_err(|source| Error::Write {
+            what: "finalizers",
+            source: Box::new(source),
+        })
+}
+
+/// Only when it says something new, and only onto the object it was decided from.
+async fn write_status(
+    pipeline: &DetectionPipeline,
+    status: &DetectionPipelineStatus,
+    context: &Context,
+) -> Result<(), Error> {
+    if pipeline.status.as_ref() == Some(status) {
+        return Ok(());
+    }
+    let patch = json!({
+        "apiVersion": DetectionPipeline::api_version(&()),
+        "kind": DetectionPipeline::kind(&()),
+        "metadata": {"resourceVersion": pipeline.resource_version()},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    api(pipeline, context)
+        .patch_status(&pipeline.name_any(), &parameters, &Patch::Apply(patch))
+        .await
+        .map_err(|source| Error::Write {
+            what: "status",
+            source: Box::new(source),
+        })?;
+    let notices = notices::changes(pipeline.status.as_ref(), status);
+    publish(pipeline, notices.as_slice(), context).await;
+    Ok(())
+}
+
+async fn publish(pipeline: &DetectionPipeline, notices: &[Notice], context: &Context) {
+    let object = pipeline.object_ref(&());
+    for notice in notices {
+        context.reporter.publish(notice, &object).await;
+    }
+}
+
+fn api(pipeline: &DetectionPipeline, context: &Context) -> Api<DetectionPipeline> {
+    let namespace = pipeline.namespace().unwrap_or_default();
+    Api::namespaced(context.client.clone(), &namespace)
+}

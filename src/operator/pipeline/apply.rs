@@ -1,0 +1,127 @@
+//! The apply step: brings JetStream and the API server to what was built. Everything is create or
+//! update in place, so a reconcile that died half way is finished by the next one.
+//!
+//! The order is that of [`Desired`]: what a worker needs comes before the worker. While something in
+//! JetStream cannot be had, the StatefulSet stays as it is; a worker never starts without its stores.
+//! What exists under our name and is not ours is left alone and becomes a problem.
+
+mod garbage;
+mod jetstream;
+mod kubernetes;
+mod volumes;
+
+use lookback_protocol::names::PipelineKey;
+
+use crate::operator::controller::Context;
+use crate::operator::lease::NotLeader;
+use crate::operator::pipeline::build::Desired;
+use crate::operator::pipeline::dereference::Found;
+use crate::operator::pipeline::problem::Problem;
+use crate::operator::report::Notice;
+
+/// Why a step had to stop half way.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another replica leads now.
+    #[error("cannot apply the objects of {pipeline}")]
+    NotLeader {
+        /// The pipeline.
+        pipeline: String,
+        /// Why not.
+        #[source]
+        source: NotLeader,
+    },
+    /// The API server.
+    #[error("cannot {verb} {kind} {name}")]
+    Api {
+        /// What we tried.
+        verb: &'static str,
+        /// The object's kind.
+        kind: String,
+        /// The object.
+        name: String,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// What applying came to.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// What could not be had, and what someone must do.
+    pub problems: Vec<Problem>,
+    /// What people should hear of.
+    pub notices: Vec<Notice>,
+}
+
+/// Applies everything.
+///
+/// # Errors
+/// [`Error`] names the object on which it stopped.
+pub async fn apply(
+    desired: &Desired,
+    found: &Found,
+    key: &PipelineKey,
+    context: &Context,
+) -> Result<Applied, Error> {
+    // Without `..`: a new object fails to compile here instead of silently never being applied.
+    let Desired {
+        streams,
+        consumer,
+        service_account,
+        network_policy,
+        service,
+        config_maps,
+        volumes: desired_volumes,
+        stateful_set,
+    } = desired;
+    let lead = || {
+        context
+            .leadership
+            .check()
+            .map_err(|source| Error::NotLeader {
+                pipeline: key.to_string(),
+                source,
+            })
+    };
+    lead()?;
+    let mut applied = Applied::default();
+    if let Some(nats) = &found.nats {
+        jetstream::apply(nats, streams, consumer, found, &mut applied).await;
+    }
+    // Known before anything of Kubernetes is added to the problems.
+    let stores_are_there = applied.problems.is_empty();
+
+    lead()?;
+    let client = &context.client;
+    let mut note = |result: Result<(), Problem>| applied.problems.extend(result.err());
+    note(
+        kubernetes::apply(client, key, service_account)
+            .await?
+            .map(drop),
+    );
+    note(
+        kubernetes::apply(client, key, network_policy)
+            .await?
+            .map(drop),
+    );
+    note(kubernetes::apply(client, key, service).await?.map(drop));
+    for config_map in config_maps {
+        note(kubernetes::apply(client, key, config_map).await?.map(drop));
+    }
+    for volume in desired_volumes {
+        note(volumes::grow(client, key, volume, &found.facts.volumes).await?);
+    }
+    if !stores_are_there {
+        return Ok(applied);
+    }
+    match kubernetes::apply(client, key, stateful_set).await? {
+        Ok(stateful_set) => {
+            lead()?;
+            garbage::collect(client, key, config_maps, &found.pods, &stateful_set).await?;
+        }
+        Err(problem) => applied.problems.push(problem),
+    }
+    Ok(applied)
+}

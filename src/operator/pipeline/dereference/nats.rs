@@ -1,0 +1,178 @@
+//! What NATS knows of a pipeline. Whatever it does not answer is one fact, not an error: the condition
+//! says so, and the next look may find it well.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use lookback_protocol::checkpoint::Checkpoint;
+use lookback_protocol::consumer::ConsumerMetadata;
+use lookback_protocol::names::PipelineKey;
+use serde_json::Value;
+
+use crate::nats::api::{ApiError, Code};
+use crate::nats::checkpoint::JetStreamCheckpoints;
+use crate::nats::connect::{ConnectError, Nats, Target};
+use crate::nats::consumers::{self, ObservedConsumer};
+use crate::nats::ensure::ObjectError;
+use crate::nats::streams::{self, ObservedStream};
+use crate::operator::nats_pool::NatsPool;
+use crate::operator::pipeline::build::PARTITION;
+use crate::operator::pipeline::facts::{
+    ConsumerFacts, NatsFacts, Retention, ServerFacts, SourceFacts, StoreFacts,
+};
+use crate::operator::pipeline::validate::EPOCH;
+use crate::runtime::telemetry::chain;
+use crate::worker::ports::{CheckpointError, Checkpoints, Unavailable};
+
+/// Asks NATS; the connection is handed on to whoever writes there.
+pub(super) async fn read(
+    pool: &NatsPool,
+    target: Option<&Target>,
+    key: &PipelineKey,
+    source: &str,
+) -> (NatsFacts, Option<Nats>) {
+    let Some(target) = target else {
+        return (NatsFacts::NotAsked, None);
+    };
+    let nats = match pool.get(target).await {
+        Ok(nats) => nats,
+        Err(error) => return (unconnected(&error), None),
+    };
+    match ask(&nats, key, source).await {
+        Ok(facts) => (NatsFacts::Reached(Box::new(facts)), Some(nats)),
+        Err(error) => (unanswered(&error), None),
+    }
+}
+
+/// Why a question to a connected server has no answer.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error("cannot ask NATS about its JetStream")]
+    Server(#[source] ApiError),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(transparent)]
+    Checkpoint(Unavailable),
+}
+
+async fn ask(nats: &Nats, key: &PipelineKey, source: &str) -> Result<ServerFacts, AskError> {
+    let (alerts, letters) = (key.alerts_stream(), key.dead_letters_stream());
+    let consumer = key.consumer(PARTITION, EPOCH);
+    let server = async { nats.server().await.map_err(AskError::Server) };
+    let source_stream = async { Ok(streams::read(nats, source).await?) };
+    let alerts = async { Ok(streams::read(nats, &alerts).await?) };
+    let letters = async { Ok(streams::read(nats, &letters).await?) };
+    let consumer = async { Ok(consumers::read(nats, source, &consumer).await?) };
+    let checkpoint = checkpoint(nats, key);
+    let (server, source_stream, alerts, letters, consumer, checkpoint) =
+        tokio::try_join!(server, source_stream, alerts, letters, consumer, checkpoint)?;
+    Ok(ServerFacts {
+        version: server.version,
+        api_level: server.api_level,
+        clustered: server.clustered,
+        source: source_stream.map(|stream| source_facts(source, &stream)),
+        alerts: alerts.map(|stream| store_facts(&stream)),
+        dead_letters: letters.map(|stream| store_facts(&stream)),
+        consumer: consumer.map(|consumer| consumer_facts(&consumer)),
+        checkpoint,
+    })
+}
+
+/// The inner error is about a checkpoint that is there and cannot be read.
+async fn checkpoint(
+    nats: &Nats,
+    key: &PipelineKey,
+) -> Result<Result<Option<Checkpoint>, String>, AskError> {
+    match JetStreamCheckpoints::new(nats.clone(), key, PARTITION)
+        .load()
+        .await
+    {
+        Ok(found) => Ok(Ok(found.map(|(checkpoint, _)| checkpoint))),
+        Err(CheckpointError::Unavailable(error)) if is_without_bucket(&error) => Ok(Ok(None)),
+        Err(CheckpointError::Unavailable(error)) => Err(AskError::Checkpoint(error)),
+        Err(error) => Ok(Err(chain(&error))),
+    }
+}
+
+/// The bucket comes with the first pipeline of the account.
+fn is_without_bucket(error: &Unavailable) -> bool {
+    let refused = error.source.downcast_ref::<ApiError>();
+    refused.and_then(ApiError::code) == Some(Code::STREAM_NOT_FOUND)
+}
+
+fn source_facts(name: &str, stream: &ObservedStream) -> SourceFacts {
+    let bounds = stream.facts(name);
+    SourceFacts {
+        identity: bounds.identity,
+        retention: match stream.retention() {
+            "workqueue" => Retention::WorkQueue,
+            "interest" => Retention::Interest,
+            _ => Retention::Limits,
+        },
+        first: bounds.first,
+        last: bounds.last,
+        max_age: stream
+            .max_age()
+            .and_then(|age| SignedDuration::try_from(age).ok()),
+        replicas: replicas(stream),
+    }
+}
+
+fn store_facts(stream: &ObservedStream) -> StoreFacts {
+    StoreFacts {
+        messages: stream.state.messages,
+        replicas: replicas(stream),
+    }
+}
+
+fn replicas(stream: &ObservedStream) -> u64 {
+    let replicas = stream.config.get("num_replicas").and_then(Value::as_u64);
+    replicas.unwrap_or(1)
+}
+
+fn consumer_facts(consumer: &ObservedConsumer) -> ConsumerFacts {
+    ConsumerFacts {
+        metadata: ConsumerMetadata::from_map(|key| consumer.metadata(key)).ok(),
+        pending: consumer.facts().pending,
+    }
+}
+
+fn unconnected(error: &Arc<ConnectError>) -> NatsFacts {
+    let sentence = chain(error.as_ref());
+    match error.as_ref() {
+        ConnectError::Unauthorized { .. } | ConnectError::Malformed { .. } => {
+            NatsFacts::Refused(sentence)
+        }
+        ConnectError::JetStreamMissing { .. } => NatsFacts::JetStreamDisabled(sentence),
+        ConnectError::ServerTooOld { version, level, .. } => {
+            NatsFacts::Reached(Box::new(ServerFacts {
+                version: version.clone(),
+                api_level: *level,
+                clustered: false,
+                source: None,
+                alerts: None,
+                dead_letters: None,
+                consumer: None,
+                checkpoint: Ok(None),
+            }))
+        }
+        ConnectError::NoUrl
+        | ConnectError::BadUrl { .. }
+        | ConnectError::CredentialsInUrl { .. }
+        | ConnectError::Read { .. }
+        | ConnectError::Unreachable { .. }
+        | ConnectError::Account { .. } => NatsFacts::Unavailable(sentence),
+    }
+}
+
+fn unanswered(error: &AskError) -> NatsFacts {
+    let sentence = chain(error);
+    let source = match error {
+        AskError::Server(source) | AskError::Object(ObjectError::Api { source, .. }) => source,
+        AskError::Object(_) | AskError::Checkpoint(_) => return NatsFacts::Unavailable(sentence),
+    };
+    match source.code() {
+        Some(code) if code.is_jetstream_missing() => NatsFacts::JetStreamDisabled(sentence),
+        _ => NatsFacts::Unavailable(sentence),
+    }
+}

@@ -1,0 +1,184 @@
+//! What is worth knowing while a pipeline runs: dead letters, events about to expire or gone, clocks,
+//! copies.
+
+use jiff::{SignedDuration, Timestamp};
+use lookback_protocol::checkpoint::Gap;
+
+use super::{Observation, worker};
+use crate::api::conditions::{ConditionType, Reason};
+use crate::api::pipeline::{ACKNOWLEDGE, TimestampFallback};
+use crate::operator::pipeline::facts::{ServerFacts, SourceFacts};
+use crate::operator::pipeline::problem::Problem;
+
+/// The share of `max_age` that must be left before the next unread event expires.
+const SAFE_SHARE: i32 = 5;
+/// Ranges named in one message.
+const NAMED: usize = 3;
+
+/// What someone should know.
+pub(super) fn problems(observation: &Observation<'_>) -> Vec<Problem> {
+    let server = observation.server();
+    [
+        server.and_then(parked),
+        expired(observation),
+        server.and_then(|server| expiring(observation, server)),
+        wall_clock(observation),
+        server.and_then(at_risk),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What to say when there is nothing to know.
+pub(super) fn fine(condition: ConditionType, observation: &Observation<'_>) -> Problem {
+    let server = observation.server();
+    let source = server.and_then(|server| server.source.as_ref());
+    let reason = match condition {
+        ConditionType::NatsReady if server.is_some() => Reason::Connected,
+        ConditionType::NatsReady => Reason::NatsUnknown,
+        ConditionType::RulesLoaded if observation.validation.rules.desired.is_some() => {
+            Reason::Loaded
+        }
+        ConditionType::RulesLoaded => Reason::RulesUnknown,
+        ConditionType::DeadLettersClear
+            if server.is_some_and(|server| server.dead_letters.is_some()) =>
+        {
+            Reason::NoDeadLetters
+        }
+        ConditionType::DeadLettersClear => Reason::DeadLettersUnknown,
+        ConditionType::RetentionSafe if source.is_some() => Reason::EventsRetained,
+        ConditionType::RetentionSafe => Reason::RetentionUnknown,
+        ConditionType::DurabilityAtRisk if source.is_some() => Reason::Replicated,
+        ConditionType::DurabilityAtRisk => Reason::DurabilityUnknown,
+        ConditionType::Deterministic
+        | ConditionType::Ready
+        | ConditionType::Reconciling
+        | ConditionType::Stalled
+        | ConditionType::ConsumerReady
+        | ConditionType::StateReady => Reason::EventTime,
+    };
+    as_it_should(reason)
+}
+
+/// A reason with nothing to add to what the table says.
+pub(super) fn as_it_should(reason: Reason) -> Problem {
+    Problem::new(reason, reason.row().meaning)
+}
+
+fn parked(server: &ServerFacts) -> Option<Problem> {
+    (server.dead_letters?.messages > 0).then(|| {
+        Problem::new(
+            Reason::EventsParked,
+            "events could not be applied and are parked, see status.deadLetters: read them from the dead-letter stream, correct their producer, and purge them",
+        )
+    })
+}
+
+fn expired(observation: &Observation<'_>) -> Option<Problem> {
+    let annotations = observation.pipeline.metadata.annotations.as_ref();
+    let acknowledged = annotations.and_then(|annotations| annotations.get(ACKNOWLEDGE));
+    let through = acknowledged
+        .and_then(|text| text.parse::<u64>().ok())
+        .unwrap_or(0);
+    let gaps: Vec<&Gap> = worker::checkpoint(observation)?
+        .gaps
+        .iter()
+        .filter(|gap| gap.to.0 > through)
+        .collect();
+    let last = gaps.iter().map(|gap| gap.to).max()?;
+    let named: Vec<String> = gaps
+        .iter()
+        .rev()
+        .take(NAMED)
+        .map(|gap| range(gap))
+        .collect();
+    let malformed = match acknowledged {
+        Some(text) if text.parse::<u64>().is_err() => {
+            format!(" (it is {text:?} now, which is no sequence)")
+        }
+        _ => String::new(),
+    };
+    Some(Problem::new(
+        Reason::EventsExpired,
+        format!(
+            "events left the source stream before they were read, in {} ranges, the newest {}: find out what is lost, then annotate the pipeline with {ACKNOWLEDGE}={last}{malformed}",
+            gaps.len(),
+            named.join(", ")
+        ),
+    ))
+}
+
+fn range(gap: &Gap) -> String {
+    let possible = if gap.possible {
+        " (if any was under the filter)"
+    } else {
+        ""
+    };
+    format!("{}..{}{possible}", gap.from, gap.to)
+}
+
+/// The next unread event is no older than the last one applied.
+fn expiring(observation: &Observation<'_>, server: &ServerFacts) -> Option<Problem> {
+    let SourceFacts {
+        max_age, identity, ..
+    } = server.source.as_ref()?;
+    let behind = server
+        .consumer
+        .as_ref()
+        .is_some_and(|consumer| consumer.pending > 0);
+    let applied = worker::checkpoint(observation)?.position.published?;
+    (behind && is_short(applied, (*max_age)?, observation.now)).then(|| {
+        Problem::new(
+            Reason::RetentionLow,
+            format!(
+                "events of stream {} that are not read yet expire within a fifth of its max_age: give the worker more CPU, or raise max_age",
+                identity.name
+            ),
+        )
+    })
+}
+
+fn is_short(applied: Timestamp, max_age: SignedDuration, now: Timestamp) -> bool {
+    let left = max_age - now.duration_since(applied);
+    left < max_age / SAFE_SHARE
+}
+
+fn wall_clock(observation: &Observation<'_>) -> Option<Problem> {
+    let fallback = observation.pipeline.spec.correlation.timestamp_fallback;
+    (fallback == TimestampFallback::WallClock).then(|| {
+        Problem::new(Reason::WallClock, "spec.correlation.timestampFallback is WallClock: events without a time of their own get the worker's, and two runs may differ")
+    })
+}
+
+fn at_risk(server: &ServerFacts) -> Option<Problem> {
+    let source = server.source.as_ref()?;
+    if !server.clustered {
+        return Some(Problem::new(
+            Reason::SingleServer,
+            "NATS is a single server: its disk holds the only copy of what it acknowledged; run a cluster of three",
+        ));
+    }
+    let own = [
+        ("alerts", server.alerts),
+        ("dead-letter", server.dead_letters),
+    ];
+    let own = own
+        .into_iter()
+        .filter_map(|(name, store)| Some((name, store?.replicas)));
+    let single: Vec<&str> = [("source", source.replicas)]
+        .into_iter()
+        .chain(own)
+        .filter(|(_, replicas)| *replicas == 1)
+        .map(|(name, _)| name)
+        .collect();
+    (!single.is_empty()).then(|| {
+        Problem::new(
+            Reason::SingleReplica,
+            format!(
+                "one copy only in a cluster of NATS servers: the {} stream",
+                single.join(", the ")
+            ),
+        )
+    })
+}

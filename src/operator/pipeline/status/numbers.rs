@@ -1,0 +1,82 @@
+//! The numbers of a status, which move with every event and must not be written with every event.
+
+use lookback_protocol::checkpoint::Checkpoint;
+
+use super::{NUMBERS_EVERY, Observation, worker};
+use crate::api::status::{
+    AlertsStatus, DeadLettersStatus, DetectionPipelineStatus, PartitionStatus, Phase, Time,
+};
+use crate::operator::pipeline::build::PARTITION;
+use crate::operator::pipeline::facts::ServerFacts;
+
+/// The numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Numbers {
+    pub(super) partitions: Vec<PartitionStatus>,
+    pub(super) alerts: Option<AlertsStatus>,
+    pub(super) dead_letters: Option<DeadLettersStatus>,
+}
+
+/// The numbers now, or the ones written before when it is too early for others.
+pub(super) fn write(
+    observation: &Observation<'_>,
+    previous: &DetectionPipelineStatus,
+    phase: Phase,
+) -> Numbers {
+    let written = Numbers {
+        partitions: previous.partitions.clone(),
+        alerts: previous.alerts.clone(),
+        dead_letters: previous.dead_letters.clone(),
+    };
+    let Some(server) = observation.server() else {
+        return written;
+    };
+    let observed = written.partitions.first().and_then(|it| it.observed_time);
+    let mut now = numbers(server, worker::checkpoint(observation));
+    stamp(&mut now, observed);
+    let early = observed.is_some_and(|Time(at)| observation.now.duration_since(at) < NUMBERS_EVERY);
+    if now == written || (early && previous.phase == Some(phase)) {
+        return written;
+    }
+    stamp(&mut now, Some(Time(observation.now)));
+    now
+}
+
+fn numbers(server: &ServerFacts, checkpoint: Option<&Checkpoint>) -> Numbers {
+    let counters = checkpoint
+        .map(|checkpoint| checkpoint.counters)
+        .unwrap_or_default();
+    let partition = checkpoint.map(|checkpoint| PartitionStatus {
+        id: i64::from(PARTITION),
+        position: signed(checkpoint.position.sequence.0),
+        position_time: checkpoint.position.published.map(Time),
+        lag: server
+            .consumer
+            .as_ref()
+            .map(|consumer| signed(consumer.pending)),
+        groups: signed(checkpoint.groups),
+        incarnation: checkpoint.incarnation.clone(),
+        observed_time: None,
+    });
+    Numbers {
+        partitions: partition.into_iter().collect(),
+        alerts: server.alerts.map(|store| AlertsStatus {
+            stored: signed(store.messages),
+            new: signed(counters.alerts_new),
+            known: signed(counters.alerts_known),
+        }),
+        dead_letters: server.dead_letters.map(|store| DeadLettersStatus {
+            parked: signed(store.messages),
+        }),
+    }
+}
+
+fn stamp(numbers: &mut Numbers, time: Option<Time>) {
+    for partition in &mut numbers.partitions {
+        partition.observed_time = time;
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

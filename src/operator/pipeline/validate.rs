@@ -1,0 +1,334 @@
+//! The validate step: what a person asks for and what was found outside, parsed once into a
+//! [`ValidatedPipeline`]. Pure, and the only maker of that type, so whatever is built has passed here.
+
+mod nats;
+mod rules;
+mod spec;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+use lookback_engine::{RuleFile, RuleProblem};
+use lookback_protocol::config::{CommitConfig, CorrelationConfig, LogSource};
+use lookback_protocol::names::{Owner, PipelineKey};
+use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
+
+use super::facts::{Dereferenced, Settings};
+use super::problem::Problem;
+use crate::api::conditions::Reason;
+use crate::api::pipeline::{AccessMode, DeletionPolicy, LogLevel, StorageSpec};
+use crate::api::{self, Bytes, DetectionPipeline};
+
+pub use rules::Compiler;
+pub use spec::needed_secrets;
+
+/// The epoch of every pipeline: nothing moves its cursor yet.
+pub const EPOCH: Epoch = Epoch(1);
+
+/// What validation found.
+#[derive(Clone, Debug)]
+pub struct Validation {
+    /// What to build; `None` when a problem leaves nothing that could be built, and what runs stays.
+    pub pipeline: Option<ValidatedPipeline>,
+    /// What is wrong, also with what can be built; at most one a cause.
+    pub problems: Vec<Problem>,
+    /// The rules, for the status.
+    pub rules: RulesReport,
+}
+
+/// What is known of the rules the spec names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesReport {
+    /// The engine digest of the set the spec names, when one could be compiled.
+    pub desired: Option<String>,
+    /// Documents of that set which cannot be used.
+    pub problems: Vec<RuleProblem>,
+}
+
+/// A pipeline that can be built.
+#[derive(Clone, Debug)]
+pub struct ValidatedPipeline {
+    /// Cluster, namespace and name.
+    pub owner: Owner,
+    /// For every Kubernetes object except volumes that are retained.
+    pub owner_reference: OwnerReference,
+    /// Counts the cursors.
+    pub epoch: Epoch,
+    /// How workers reach NATS.
+    pub nats: ValidatedNats,
+    /// What they read.
+    pub source: ValidatedSource,
+    /// What they run.
+    pub rules: ValidatedRules,
+    /// Time and windows.
+    pub correlation: CorrelationConfig,
+    /// Batches.
+    pub commit: CommitConfig,
+    /// The volume.
+    pub storage: ValidatedStorage,
+    /// The alerts stream.
+    pub alerts: ValidatedStore,
+    /// The dead-letter stream.
+    pub dead_letters: ValidatedStore,
+    /// Deaths with exactly one event in flight after which it is parked.
+    pub max_attempts: u32,
+    /// Copies of the bucket of checkpoints, when this pipeline is the one that creates it.
+    pub bucket_replicas: u8,
+    /// The pod.
+    pub worker: ValidatedWorker,
+    /// What a deletion leaves.
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// How workers reach NATS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedNats {
+    /// Server URLs, without credentials.
+    pub urls: Vec<String>,
+    /// The ports in them, for the network policy; sorted, each once.
+    pub ports: Vec<u16>,
+    /// At most one way to authenticate.
+    pub auth: Option<ValidatedAuth>,
+    /// Secret and key of the CA to trust.
+    pub ca: Option<(String, String)>,
+    /// Refuse a server without TLS.
+    pub tls_required: bool,
+}
+
+/// Where credentials are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValidatedAuth {
+    /// Secret and key of a `.creds` file.
+    Credentials {
+        /// The Secret.
+        secret: String,
+        /// Its key.
+        key: String,
+    },
+    /// A Secret with the keys `username` and `password`.
+    UserPassword {
+        /// The Secret.
+        secret: String,
+    },
+}
+
+/// What workers read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedSource {
+    /// The stream, and which incarnation of it the pipeline was begun on.
+    pub stream: StreamIdentity,
+    /// The filter; empty for the whole stream.
+    pub subjects: Vec<String>,
+    /// The default log source of its events.
+    pub logsource: LogSource,
+    /// Where a brand-new state file begins; resolved once, then kept.
+    pub start: StreamSeq,
+}
+
+/// What workers run: either what the spec names or the last set that could be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedRules {
+    /// In the order of the spec's ConfigMaps, then of their keys.
+    pub files: Vec<RuleFile>,
+    /// Built-in names and names of `files`.
+    pub processing: Vec<String>,
+    /// What the worker must compute, too.
+    pub engine_digest: String,
+    /// Detections in it.
+    pub detections: usize,
+    /// Correlations in it.
+    pub correlations: usize,
+}
+
+/// The volume of a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedStorage {
+    /// Its size.
+    pub size: Bytes,
+    /// The size in the StatefulSet's template, which Kubernetes never lets change: the first one.
+    pub template_size: Bytes,
+    /// Its class; the cluster's default when absent.
+    pub class: Option<String>,
+    /// Who may mount it.
+    pub access_mode: AccessMode,
+}
+
+/// One of the pipeline's own streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValidatedStore {
+    /// Copies.
+    pub replicas: u8,
+    /// How long messages are kept.
+    pub max_age: Duration,
+    /// How much is kept.
+    pub max_bytes: u64,
+}
+
+/// The pod of a worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedWorker {
+    /// Its image.
+    pub image: String,
+    /// What its container asks for.
+    pub resources: Option<ResourceRequirements>,
+    /// Labels its node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints it tolerates.
+    pub tolerations: Vec<Toleration>,
+    /// Where it may be placed.
+    pub affinity: Option<Affinity>,
+    /// Its priority.
+    pub priority_class_name: Option<String>,
+    /// Annotations; none is the operator's.
+    pub annotations: BTreeMap<String, String>,
+    /// Labels; none is the operator's.
+    pub labels: BTreeMap<String, String>,
+    /// How much it logs.
+    pub log_level: LogLevel,
+}
+
+/// Checks `pipeline` against what was found outside.
+#[must_use]
+pub fn validate(
+    pipeline: &DetectionPipeline,
+    facts: &Dereferenced,
+    settings: &Settings,
+    compiler: &Compiler,
+) -> Validation {
+    let spec = &pipeline.spec;
+    let owner = match owner(pipeline, settings) {
+        Ok(owner) => owner,
+        Err(problem) => return Validation::refused(vec![problem]),
+    };
+    let mut problems = spec::problems(spec);
+    let logsource = spec::logsource(&spec.source.logsource);
+    let correlation = spec::correlation(&spec.correlation);
+    let chosen = rules::choose(
+        &spec.rules,
+        &facts.rules,
+        facts.running.as_ref(),
+        &logsource,
+        &correlation,
+        compiler,
+    );
+    let secrets = nats::missing_secrets(&facts.secrets);
+    let readable = nats::readable(&spec.source, &owner, facts);
+    let can_build = problems.is_empty() && secrets.is_empty();
+    problems.extend(secrets);
+    problems.extend(chosen.problem);
+    problems.extend(nats::outdated(&facts.nats));
+    let readable = match readable {
+        Ok(readable) => Some(readable),
+        Err(problem) => {
+            problems.extend(problem);
+            None
+        }
+    };
+    let parts = chosen.rules.zip(readable).filter(|_| can_build);
+    let pipeline = parts.map(|(rules, readable)| {
+        let replicas = nats::replicas(spec.alerts.replicas, readable.server);
+        ValidatedPipeline {
+            owner_reference: owner_reference(pipeline),
+            owner,
+            epoch: EPOCH,
+            nats: spec::nats(&spec.nats),
+            source: ValidatedSource {
+                stream: readable.stream,
+                subjects: spec.source.subjects.clone(),
+                logsource,
+                start: readable.start,
+            },
+            rules,
+            correlation,
+            commit: spec::commit(&spec.commit),
+            storage: storage(&spec.state.storage, facts.stateful_set.as_ref()),
+            alerts: store(replicas, &spec.alerts.max_age, &spec.alerts.max_bytes),
+            dead_letters: store(
+                replicas,
+                &spec.dead_letters.max_age,
+                &spec.dead_letters.max_bytes,
+            ),
+            max_attempts: spec.dead_letters.max_attempts.unsigned_abs(),
+            bucket_replicas: nats::replicas(None, readable.server),
+            worker: spec::worker(&spec.worker, &settings.image),
+            deletion_policy: spec.deletion_policy,
+        }
+    });
+    Validation {
+        pipeline,
+        problems,
+        rules: chosen.report,
+    }
+}
+
+impl Validation {
+    fn refused(problems: Vec<Problem>) -> Self {
+        Self {
+            pipeline: None,
+            problems,
+            rules: RulesReport::default(),
+        }
+    }
+}
+
+fn owner(pipeline: &DetectionPipeline, settings: &Settings) -> Result<Owner, Problem> {
+    let namespace = pipeline.namespace().unwrap_or_default();
+    let key = PipelineKey::new(&namespace, &pipeline.name_any())
+        .map_err(|error| Problem::new(Reason::InvalidSpec, error.to_string()))?;
+    Ok(Owner {
+        cluster: settings.cluster.clone(),
+        pipeline: key,
+    })
+}
+
+fn owner_reference(pipeline: &DetectionPipeline) -> OwnerReference {
+    pipeline
+        .controller_owner_ref(&())
+        .unwrap_or_else(|| OwnerReference {
+            api_version: DetectionPipeline::api_version(&()).into_owned(),
+            kind: DetectionPipeline::kind(&()).into_owned(),
+            name: pipeline.name_any(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        })
+}
+
+fn storage(spec: &StorageSpec, existing: Option<&StatefulSet>) -> ValidatedStorage {
+    let template_size = existing.and_then(|set| {
+        let template = set
+            .spec
+            .as_ref()?
+            .volume_claim_templates
+            .as_ref()?
+            .first()?;
+        let requests = template
+            .spec
+            .as_ref()?
+            .resources
+            .as_ref()?
+            .requests
+            .as_ref()?;
+        Bytes::try_from(requests.get("storage")?.clone()).ok()
+    });
+    ValidatedStorage {
+        size: spec.size.clone(),
+        template_size: template_size.unwrap_or_else(|| spec.size.clone()),
+        class: spec.storage_class_name.clone(),
+        access_mode: spec.access_mode,
+    }
+}
+
+fn store(replicas: u8, max_age: &api::Duration, max_bytes: &Bytes) -> ValidatedStore {
+    ValidatedStore {
+        replicas,
+        max_age: Duration::from_millis(max_age.milliseconds()),
+        max_bytes: max_bytes.bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
