@@ -126,21 +126,10 @@ impl Case {
     fn spawn(&mut self, volume: PathBuf) -> Worker {
         self.started += 1;
         let process = self.started;
-        let doomed = Arc::new(Notify::new());
-        self.world.look(|state| {
-            state.processes.insert(
-                process,
-                Process {
-                    volume: volume.clone(),
-                    inbox: None,
-                    crash_in: None,
-                    killed: false,
-                    doomed: Arc::clone(&doomed),
-                    resets: 0,
-                    checkpointed: 0,
-                },
-            );
-        });
+        let process_state = Process::new(volume.clone());
+        let doomed = Arc::clone(&process_state.doomed);
+        self.world
+            .look(|state| state.processes.insert(process, process_state));
         let (stop, stopped) = oneshot::channel::<()>();
         let clock = self.world.clone();
         let deps = Deps {

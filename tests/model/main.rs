@@ -5,6 +5,7 @@
 //! happened in it.
 
 mod case;
+mod conformance;
 mod directed;
 mod invariants;
 mod oracle;

@@ -71,6 +71,21 @@ pub(crate) struct Process {
     pub(crate) checkpointed: u64,
 }
 
+impl Process {
+    /// A process that has done nothing yet.
+    pub(crate) fn new(volume: PathBuf) -> Self {
+        Self {
+            volume,
+            inbox: None,
+            crash_in: None,
+            killed: false,
+            doomed: Arc::new(Notify::new()),
+            resets: 0,
+            checkpointed: 0,
+        }
+    }
+}
+
 /// Everything outside the worker.
 #[derive(Debug)]
 pub(crate) struct State {
