@@ -103,6 +103,14 @@ impl Leadership {
         }
     }
 
+    /// A leadership that is over.
+    #[cfg(test)]
+    pub(crate) fn ended() -> Self {
+        let leadership = Self::unconditional();
+        leadership.extend(Instant::now());
+        leadership
+    }
+
     fn extend(&self, until: Instant) {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }

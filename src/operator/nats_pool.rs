@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::connection::State as ConnectionState;
 use lookback_protocol::names::PipelineKey;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
@@ -66,9 +67,11 @@ impl NatsPool {
         let slot = self.slot(target).await;
         let mut state = slot.lock().await;
         match &*state {
-            State::Open(nats, _) => return Ok(nats.clone()),
+            State::Open(nats, _) if is_alive(nats) => return Ok(nats.clone()),
             State::Failed(at, error) if at.elapsed() < FAILURE_LASTS => return Err(error.clone()),
-            State::Failed(..) | State::New => {}
+            // A lost connection heals by itself, but it does not say what keeps it from that. A new
+            // one does: the server may be down, or refuse what it took before.
+            State::Open(..) | State::Failed(..) | State::New => {}
         }
         match Nats::connect(target, &Options::named("lookback-operator")).await {
             Ok(nats) => {
@@ -103,4 +106,8 @@ impl NatsPool {
         slot.used = now;
         slot.state.clone()
     }
+}
+
+fn is_alive(nats: &Nats) -> bool {
+    nats.client().connection_state() == ConnectionState::Connected
 }

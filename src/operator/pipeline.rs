@@ -291,3 +291,6 @@ fn api(pipeline: &DetectionPipeline, context: &Context) -> Api<DetectionPipeline
     let namespace = pipeline.namespace().unwrap_or_default();
     Api::namespaced(context.client.clone(), &namespace)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,4 +10,5 @@ mod operator_faults;
 mod operator_fixture;
 mod operator_lifecycle;
 mod operator_pipeline;
+mod operator_role;
 mod worker;

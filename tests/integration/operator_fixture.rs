@@ -168,10 +168,14 @@ impl World {
     }
 
     pub(crate) async fn operator_with(&self, settings: Settings) -> Result<Operator> {
+        self.operator_as(self.client.clone(), settings).await
+    }
+
+    pub(crate) async fn operator_as(&self, client: Client, settings: Settings) -> Result<Operator> {
         let listener = admin::bind(([127, 0, 0, 1], 0).into()).await?;
         let admin = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let run = operator::run(self.client.clone(), settings, listener, stop.clone());
+        let run = operator::run(client, settings, listener, stop.clone());
         Ok(Operator {
             stop,
             task: tokio::spawn(run),

@@ -202,7 +202,7 @@ async fn a_pipeline_that_deletes_takes_its_streams_consumer_and_checkpoint_along
 async fn a_dead_nats_holds_a_deletion_only_until_the_deadline() -> Result<()> {
     let mut world = World::new().await?;
     let mut settings = world.settings();
-    settings.pace.cleanup_deadline = Duration::from_secs(5);
+    settings.pace.cleanup_deadline = Duration::from_secs(15);
     let operator = world.operator_with(settings).await?;
     let mut spec = world.spec();
     spec["deletionPolicy"] = Value::from("Delete");

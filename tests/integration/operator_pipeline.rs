@@ -220,7 +220,7 @@ async fn drift_of_a_stream_and_of_the_consumer_is_repaired_in_place() -> Result<
     let js = world.js().await?;
     let alerts = world.key().alerts_stream();
     let mut config = js.get_stream(&alerts).await?.cached_info().config.clone();
-    let max_age = std::mem::replace(&mut config.max_age, SOON);
+    let max_age = std::mem::replace(&mut config.max_age, 60 * SOON);
     js.update_stream(&config).await?;
     let metadata = consumer(&world)
         .await?

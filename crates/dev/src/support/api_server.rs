@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
@@ -63,13 +63,28 @@ impl ApiServer {
     /// # Errors
     /// When the kubeconfig cannot be read.
     pub async fn client(&self) -> Result<Client> {
+        Client::try_from(self.config().await?).context("cannot make a client")
+    }
+
+    /// A client that may do what the owner of a token may, such as a service account.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub async fn client_with(&self, token: String) -> Result<Client> {
+        let mut config = self.config().await?;
+        config.auth_info = AuthInfo {
+            token: Some(token.into()),
+            ..AuthInfo::default()
+        };
+        Client::try_from(config).context("cannot make a client")
+    }
+
+    async fn config(&self) -> Result<kube::Config> {
         let kubeconfig =
             Kubeconfig::read_from(&self.kubeconfig).context("cannot read the kubeconfig")?;
-        let config =
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .context("cannot use the kubeconfig")?;
-        Client::try_from(config).context("cannot make a client")
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .context("cannot use the kubeconfig")
     }
 
     /// `kill -9` of the API server; etcd goes on.
