@@ -177,11 +177,8 @@ impl World {
 
     pub(crate) fn note(&self, what: impl FnOnce() -> String) {
         let at = self.now();
-        self.look(|state| {
-            state
-                .trace
-                .push(format!("{:>10.4} {}", at.as_secs_f64(), what()))
-        });
+        let line = format!("{:>10.4} {}", at.as_secs_f64(), what());
+        self.look(|state| state.trace.push(line));
     }
 
     /// The state, without telling anyone of a change.

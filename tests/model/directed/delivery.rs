@@ -42,7 +42,6 @@ fn h07_a_consumer_made_again_does_not_read_twice() {
 #[test]
 fn a_consumer_made_again_while_the_worker_was_down_makes_no_duplicate() {
     directed(Setup::default(), async |case| {
-        case.world.lock().faults.checkpoint_lost = 0;
         story(case);
         case.start();
         // Stored, and not committed.
