@@ -15,7 +15,6 @@ use tracing::{info, warn};
 use crate::state::{Identity, OpenError, StateFile};
 
 use super::batch::Engine;
-use super::expired::Read;
 use super::fence::Fence;
 use super::intake::Bounds;
 use super::metrics::Metrics;
@@ -126,10 +125,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             identity,
             bounds: Bounds::new(&config.commit),
             continuity: Continuity::after_reset(begin.position.sequence),
-            read: Read {
-                sequence: begin.position.sequence,
-                pending: 0,
-            },
+            read: begin.position.sequence,
             pulling: false,
             unsaid: None,
             one_at_a_time: 0,
