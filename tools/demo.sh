@@ -23,9 +23,8 @@ if [ "$(id -u)" != 0 ]; then
 fi
 rm -rf "$work" && mkdir -p "$work/rules"
 
-say "Building the program and its image"
+say "Building the programs and the image"
 tools/image.sh
-cargo build --package lookback-dev
 
 say "Starting Kubernetes and NATS"
 "$cluster" down

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo build --package lookback --bin lookback
+cargo build --workspace --bins
 mkdir -p .run
 .bin/localcluster make-image --ref "${IMAGE:-lookback.dev/lookback:dev}" --out .run/image.tar \
     --entrypoint /lookback target/x86_64-unknown-linux-musl/debug/lookback:/lookback

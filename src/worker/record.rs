@@ -170,3 +170,83 @@ fn one_line(error: &str) -> String {
 fn cut(text: &mut String, bytes: usize) {
     text.truncate(text.floor_char_boundary(bytes));
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use lookback_engine::EventPoint;
+    use lookback_protocol::alert::{RuleKind, RuleRef};
+    use lookback_protocol::position::StreamSeq;
+    use serde_json::json;
+
+    use crate::worker::fakes;
+
+    use super::*;
+
+    fn record(value: &str, data: Value) -> AlertRecord {
+        let point = |sequence| EventPoint {
+            sequence: StreamSeq(sequence),
+            time: fakes::published(sequence),
+        };
+        let alert = Alert {
+            rule: RuleRef {
+                id: "r1".to_owned(),
+                title: "A rule".to_owned(),
+                level: None,
+                tags: Vec::new(),
+                kind: RuleKind::Correlation,
+            },
+            group_key: vec![GroupField {
+                field: "User".to_owned(),
+                value: value.to_owned(),
+            }],
+            window: None,
+            events: vec![point(6), point(7)],
+            data,
+        };
+        let scribe = Scribe::new(&fakes::config(), "edr-0");
+        scribe.alert(&fakes::delivery(1, 7, &Bytes::new()), alert)
+    }
+
+    #[test]
+    fn a_record_made_again_is_the_same_record() {
+        let data = json!({"event": {"a": 1}});
+        assert_eq!(record("alice", data.clone()), record("alice", data));
+    }
+
+    #[test]
+    fn only_the_triggering_event_has_a_subject() {
+        let subjects: Vec<_> = record("alice", Value::Null)
+            .events
+            .into_iter()
+            .map(|event| event.subject)
+            .collect();
+        assert_eq!(subjects, [None, Some("events.windows".to_owned())]);
+    }
+
+    #[test]
+    fn the_largest_member_of_too_much_data_is_left_out_and_the_rest_stays() {
+        let event = "x".repeat(MAX_DATA_BYTES);
+        let cut = record("alice", json!({"event": event, "matched": [1]}));
+        assert_eq!(cut.data, json!({"matched": [1]}));
+        let bytes: usize = cut.metadata[DATA_TRUNCATED].parse().unwrap();
+        assert!(bytes > MAX_DATA_BYTES);
+    }
+
+    #[test]
+    fn a_long_group_value_is_cut_and_keeps_its_own_id() {
+        let long = "\u{e9}".repeat(MAX_GROUP_VALUE_BYTES);
+        let longer = format!("{long}x");
+        let (a, b) = (record(&long, Value::Null), record(&longer, Value::Null));
+        assert_eq!(a.group_key, b.group_key);
+        assert_eq!(a.group_key[0].value.len(), MAX_GROUP_VALUE_BYTES);
+        assert_ne!(a.id, b.id);
+    }
+
+    #[test]
+    fn an_error_fits_into_a_header() {
+        let line = one_line(&format!("two\r\nlines {}", "x".repeat(5000)));
+        assert_eq!(line.len(), MAX_ERROR_BYTES);
+        assert!(line.starts_with("two  lines x"));
+    }
+}

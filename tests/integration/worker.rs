@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use lookback::nats::checkpoint::JetStreamCheckpoints;
 use lookback::nats::connect::Nats;
@@ -85,16 +86,17 @@ impl Stage {
     }
 
     async fn publish(&self, events: u64) -> Result<()> {
-        let mut acks = Vec::new();
-        for n in 0..events {
-            let id = if n % ONE_IN == 0 { 1 } else { 2 };
-            let body = format!("{{\"EventID\":{id},\"n\":{n}}}");
-            acks.push(self.fixture.js.publish("ev.a", body.into()).await?);
-        }
-        for ack in acks {
-            ack.await?;
-        }
-        Ok(())
+        let js = &self.fixture.js;
+        stream::iter(0..events)
+            .map(|n| async move {
+                let id = if n % ONE_IN == 0 { 1 } else { 2 };
+                let body = format!("{{\"EventID\":{id},\"n\":{n}}}");
+                js.publish("ev.a", body.into()).await?.await?;
+                anyhow::Ok(())
+            })
+            .buffered(256)
+            .try_collect()
+            .await
     }
 
     async fn start(&mut self, url: String) -> Result<Running> {
@@ -135,8 +137,8 @@ impl Stage {
     }
 
     async fn alerts(&self) -> Result<u64> {
-        let stream = self.fixture.js.get_stream(key().alerts_stream()).await?;
-        Ok(stream.cached_info().state.messages)
+        let stored = self.fixture.js.get_stream(key().alerts_stream()).await?;
+        Ok(stored.cached_info().state.messages)
     }
 
     /// What the file must hold when every event was applied once, and nothing else stored.
@@ -169,10 +171,8 @@ impl Running {
 }
 
 async fn config(nats: &Nats) -> Result<WorkerConfig> {
-    let stream = JetStreamLog::new(nats.clone(), STREAM, CONSUMER)
-        .stream()
-        .await?
-        .identity;
+    let mut log = JetStreamLog::new(nats.clone(), STREAM, CONSUMER);
+    let stream = log.stream().await?.identity;
     let mut config: WorkerConfig = serde_json::from_value(serde_json::json!({
         "v": config::VERSION,
         "owner": Owner { cluster: "cluster".to_owned(), pipeline: key() },
