@@ -1,4 +1,4 @@
-//! The integration tests: the adapters against real servers.
+//! The integration tests: adapters, worker and operator against real servers.
 
 mod nats_checkpoint;
 mod nats_connect;
@@ -9,3 +9,10 @@ mod nats_outbox;
 mod operator_fixture;
 mod operator_pipeline;
 mod worker;
+mod worker_delivery;
+mod worker_events;
+mod worker_fixture;
+mod worker_process;
+mod worker_rules;
+mod worker_server;
+mod worker_state;
