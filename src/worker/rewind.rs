@@ -20,7 +20,7 @@ use crate::runtime::telemetry::chain;
 use super::commit::gauge;
 use super::metrics::{Cause, CauseLabels};
 use super::observe::observe;
-use super::patience::Patience;
+use super::patience::{Patience, waits_for};
 use super::ports::{Checkpoints, ConsumerFacts, Log, Outbox, Unavailable};
 use super::run::Worker;
 use super::start::note;
@@ -49,7 +49,10 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         loop {
             match self.try_position().await {
                 Ok(()) => break,
-                Err(Stop::Unavailable(error)) => patience.wait(error, &mut self.shutdown).await?,
+                Err(Stop::Unavailable(error)) => {
+                    self.gates.consumer.close(&waits_for(&error));
+                    patience.wait(error, &mut self.shutdown).await?;
+                }
                 Err(stop) => return Err(stop.into()),
             }
         }

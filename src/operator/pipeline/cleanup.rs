@@ -75,21 +75,12 @@ pub async fn cleanup(
     context: &Context,
     now: Timestamp,
 ) -> Result<Progress, Error> {
-    context
-        .leadership
-        .check()
-        .map_err(|source| Error::NotLeader {
-            pipeline: key.to_string(),
-            source,
-        })?;
+    lead(key, context)?;
     let left = match workers(key, context).await? {
         Some(left) => Some(left),
         None => match dereference::connect(pipeline, key, context).await? {
             Err(sentence) => Some(sentence),
-            Ok(nats) => jetstream(&nats, pipeline, key, context)
-                .await
-                .err()
-                .map(|error| chain(&error)),
+            Ok(nats) => jetstream(&nats, pipeline, key, context).await?,
         },
     };
     let deleted = pipeline
@@ -162,30 +153,48 @@ async fn workers(key: &PipelineKey, context: &Context) -> Result<Option<String>,
     Ok((!names.is_empty()).then(|| format!("pod {} still runs", names.join(", "))))
 }
 
+/// Deletes what is ours in JetStream; why something is left, if anything.
 async fn jetstream(
     nats: &Nats,
     pipeline: &DetectionPipeline,
     key: &PipelineKey,
     context: &Context,
-) -> Result<(), ObjectError> {
+) -> Result<Option<String>, Error> {
     let owner = Owner {
         cluster: context.settings.cluster.clone(),
         pipeline: key.clone(),
     };
     let name = owner.to_string();
+    let source = &pipeline.spec.source.stream;
     let consumer = key.consumer(PARTITION, EPOCH);
-    ours(consumers::delete(nats, &pipeline.spec.source.stream, &consumer, &name).await)?;
-    ours(streams::delete(nats, &key.alerts_stream(), &name).await)?;
-    ours(streams::delete(nats, &key.dead_letters_stream(), &name).await)?;
-    ours(checkpoint::delete(nats, &owner, PARTITION).await)
+    lead(key, context)?;
+    if let Some(left) = left(consumers::delete(nats, source, &consumer, &name).await) {
+        return Ok(Some(left));
+    }
+    for stream in [key.alerts_stream(), key.dead_letters_stream()] {
+        lead(key, context)?;
+        if let Some(left) = left(streams::delete(nats, &stream, &name).await) {
+            return Ok(Some(left));
+        }
+    }
+    lead(key, context)?;
+    Ok(left(checkpoint::delete(nats, &owner, PARTITION).await))
 }
 
 /// What is not ours is not left over.
-fn ours(deleted: Result<Deleted, ObjectError>) -> Result<(), ObjectError> {
+fn left(deleted: Result<Deleted, ObjectError>) -> Option<String> {
     match deleted {
-        Ok(Deleted::Now | Deleted::Absent) | Err(ObjectError::Foreign { .. }) => Ok(()),
-        Err(error) => Err(error),
+        Ok(Deleted::Now | Deleted::Absent) | Err(ObjectError::Foreign { .. }) => None,
+        Err(error) => Some(chain(&error)),
     }
+}
+
+fn lead(key: &PipelineKey, context: &Context) -> Result<(), Error> {
+    let held = context.leadership.check();
+    held.map_err(|source| Error::NotLeader {
+        pipeline: key.to_string(),
+        source,
+    })
 }
 
 #[cfg(test)]
