@@ -167,8 +167,12 @@ impl Model {
                 }
             }
             Step::Position(next) => {
-                self.world.lock().server.close_all();
-                self.log.reset(StreamSeq(next)).await.expect("no faults");
+                {
+                    let mut state = self.world.lock();
+                    state.server.close_all();
+                    // Not by the port, which checks it against the state file of a worker.
+                    state.server.reset(next);
+                }
                 self.log.open().await.expect("no faults");
                 self.alone = true;
             }
