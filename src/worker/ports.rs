@@ -237,8 +237,8 @@ impl Room {
     }
 }
 
-/// The revision of a checkpoint: the sequence of its message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The revision of a checkpoint: the sequence of its message. A later write has a higher one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision(pub u64);
 
 /// Why a checkpoint was not read or written.
