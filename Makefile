@@ -21,7 +21,7 @@ test: setup ## Run all tests; ends with "N passed, N failed, N skipped"
 
 .PHONY: model
 model: ## Run the model tests alone: MODEL_CASES=256 MODEL_SEED=
-	@tools/setup.sh rust
+	@tools/setup.sh rust nats
 	@cargo test --test model
 
 .PHONY: lint

@@ -54,7 +54,7 @@ for name in "$@"; do
     unit)
         check build cargo test --workspace --no-run
         tier unit cargo test --workspace --lib --bins
-        tier protocol cargo test -p lookback-protocol -p lookback-engine --tests
+        tier crates cargo test --workspace --test wire_formats --test purity --test examples
         tier tools go test -C tools -v ./cmd/localcluster/...
         ;;
     model) tier model cargo test --test model ;;

@@ -3,15 +3,17 @@
 //! file; an ack follows the checkpoint that covers it. So the consumer's ack floor never is ahead of
 //! the checkpoint, nor the checkpoint ahead of the file.
 
+use std::collections::BTreeMap;
+
 use lookback_protocol::checkpoint::{self, Checkpoint, Counters, Hold, Phase};
-use lookback_protocol::start::FileFacts;
+use lookback_protocol::start::{FileFacts, StoreFacts};
 use tracing::{debug, warn};
 
 use crate::runtime::telemetry::chain;
-use crate::state::{Commit, StateError};
+use crate::state::Commit;
 
 use super::batch::Applied;
-use super::output::{Pending, Tally};
+use super::output::{Acknowledged, Pending, Tally};
 use super::patience::SILENCE;
 use super::ports::{Checkpoints, Log, Outbox};
 use super::run::Worker;
@@ -62,13 +64,14 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         Ok(())
     }
 
-    fn commit(&mut self, applied: &Applied, stored: Tally) -> Result<(), StateError> {
+    fn commit(&mut self, applied: &Applied, stored: Tally) -> Result<(), Stop> {
         let Tally {
             alerts_new,
             alerts_known,
             dead_letters,
             acknowledged,
         } = stored;
+        self.check_stores(&acknowledged)?;
         let before = self.file.counters()?;
         let counters = Counters {
             events: before.events + applied.events,
@@ -78,7 +81,10 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             late: before.late + applied.changes.late,
             skewed: before.skewed + applied.changes.skewed,
         };
-        let acknowledged: Vec<_> = acknowledged.into_iter().collect();
+        let acknowledged: Vec<_> = acknowledged
+            .into_iter()
+            .map(|(stream, seen)| (stream, seen.highest))
+            .collect();
         let began = std::time::Instant::now();
         self.file.commit(&Commit {
             changes: &applied.changes,
@@ -92,6 +98,24 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             .observe(began.elapsed().as_secs_f64());
         self.count(applied);
         Ok(())
+    }
+
+    /// A stream that gives out a sequence again was made anew, or restored, under us: what it
+    /// acknowledged before is lost.
+    fn check_stores(&self, seen: &BTreeMap<String, Acknowledged>) -> Result<(), Stop> {
+        let before = self.file.acknowledged()?;
+        let regression = seen.iter().find_map(|(stream, seen)| {
+            let store = StoreFacts {
+                stream: stream.clone(),
+                acknowledged: *before.get(stream)?,
+                last: seen.lowest.saturating_sub(1),
+            };
+            store.regression()
+        });
+        match regression {
+            Some(message) => Err(Stop::Refused(message)),
+            None => Ok(()),
+        }
     }
 
     fn count(&self, applied: &Applied) {

@@ -1,7 +1,8 @@
 //! Events that leave the source stream while a worker is on its way to them. The consumer goes on
 //! behind them without a word, and its own numbering shows nothing; only the stream's sequences jump.
-//! Most jumps are innocent: a filter, or messages that people deleted. One is reported when something
-//! was still to be read before it and retention has come further than we had.
+//! Most jumps are innocent: a filter, or messages that people deleted. One is reported when retention
+//! has come further than we had. How many events were pending at the delivery before it says nothing:
+//! the server counted them when it sent that delivery, and more may have come and gone since.
 
 use lookback_protocol::checkpoint::Gap;
 use lookback_protocol::position::StreamSeq;
@@ -13,29 +14,6 @@ use super::run::Worker;
 use super::start::note;
 use super::stop::{Ending, Stop};
 
-/// How far the stream was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Read {
-    /// The last sequence read, or reported as expired.
-    pub(super) sequence: StreamSeq,
-    /// How many events under the filter there were beyond it.
-    pub(super) pending: u64,
-}
-
-impl Read {
-    fn of(delivery: &Delivery) -> Self {
-        Self {
-            sequence: delivery.sequence,
-            pending: delivery.pending,
-        }
-    }
-
-    /// Whether something that was to be read may be missing between here and `next`.
-    fn may_miss(self, next: &Delivery) -> bool {
-        self.pending > 0 && next.sequence > self.sequence.next()
-    }
-}
-
 impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
     /// Processes a batch, reporting what expired before and within it. What comes before a gap is
     /// committed before the gap is written down, so that a crash between the two finds it again.
@@ -43,7 +21,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         &mut self,
         mut batch: Vec<Delivery>,
     ) -> Result<(), Ending> {
-        let Some(last) = batch.last().map(Read::of) else {
+        let Some(last) = batch.last().map(|delivery| delivery.sequence) else {
             return Ok(());
         };
         if jumps(self.read, &batch) {
@@ -82,23 +60,28 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
 }
 
 /// Whether any jump in `batch` is worth asking the stream for.
-fn jumps(read: Read, batch: &[Delivery]) -> bool {
+fn jumps(read: StreamSeq, batch: &[Delivery]) -> bool {
     let mut before = read;
     batch.iter().any(|delivery| {
-        let missing = before.may_miss(delivery);
-        before = Read::of(delivery);
-        missing
+        let jumps = delivery.sequence > before.next();
+        before = delivery.sequence;
+        jumps
     })
 }
 
 /// The gaps in `batch` of a stream that now begins at `first`, each with the index of the event
 /// behind it.
-fn gaps(read: Read, batch: &[Delivery], first: StreamSeq, filtered: bool) -> Vec<(usize, Gap)> {
+fn gaps(
+    read: StreamSeq,
+    batch: &[Delivery],
+    first: StreamSeq,
+    filtered: bool,
+) -> Vec<(usize, Gap)> {
     let mut before = read;
     let mut gaps = Vec::new();
     for (index, delivery) in batch.iter().enumerate() {
-        let from = before.sequence.next();
-        if before.may_miss(delivery) && first > from {
+        let from = before.next();
+        if delivery.sequence > from && first > from {
             let gap = Gap {
                 from,
                 to: delivery.sequence.min(first).previous(),
@@ -106,7 +89,7 @@ fn gaps(read: Read, batch: &[Delivery], first: StreamSeq, filtered: bool) -> Vec
             };
             gaps.push((index, gap));
         }
-        before = Read::of(delivery);
+        before = delivery.sequence;
     }
     gaps
 }
@@ -119,18 +102,8 @@ mod tests {
 
     use super::*;
 
-    fn read(sequence: u64, pending: u64) -> Read {
-        Read {
-            sequence: StreamSeq(sequence),
-            pending,
-        }
-    }
-
     fn batch(sequences: &[u64]) -> Vec<Delivery> {
-        let deliver = |sequence: &u64| Delivery {
-            pending: 9,
-            ..fakes::delivery(1, *sequence, &Bytes::new())
-        };
+        let deliver = |sequence: &u64| fakes::delivery(1, *sequence, &Bytes::new());
         sequences.iter().map(deliver).collect()
     }
 
@@ -145,37 +118,36 @@ mod tests {
     #[test]
     fn a_jump_over_what_retention_took_is_a_gap() {
         let batch = batch(&[11, 12, 20, 21]);
-        let found = gaps(read(10, 5), &batch, StreamSeq(20), false);
+        let found = gaps(StreamSeq(10), &batch, StreamSeq(20), false);
         assert_eq!(found, [(2, gap(13, 19))]);
     }
 
     #[test]
     fn a_jump_before_the_first_event_of_a_batch_is_seen() {
-        let found = gaps(read(10, 5), &batch(&[15]), StreamSeq(15), false);
+        let found = gaps(StreamSeq(10), &batch(&[15]), StreamSeq(15), false);
         assert_eq!(found, [(0, gap(11, 14))]);
     }
 
     #[test]
     fn what_is_still_in_the_stream_was_not_ours() {
-        let found = gaps(read(10, 5), &batch(&[20]), StreamSeq(14), false);
+        let found = gaps(StreamSeq(10), &batch(&[20]), StreamSeq(14), false);
         assert_eq!(found, [(0, gap(11, 13))]);
     }
 
     #[test]
     fn a_jump_beyond_the_first_sequence_is_innocent() {
-        assert_eq!(gaps(read(10, 5), &batch(&[20]), StreamSeq(3), false), []);
+        assert_eq!(gaps(StreamSeq(10), &batch(&[20]), StreamSeq(3), false), []);
     }
 
     #[test]
-    fn nothing_expires_unread_when_everything_was_read() {
-        let batch = batch(&[20]);
-        assert!(!jumps(read(10, 0), &batch));
-        assert_eq!(gaps(read(10, 0), &batch, StreamSeq(20), false), []);
+    fn a_batch_without_a_jump_asks_for_nothing() {
+        assert!(!jumps(StreamSeq(10), &batch(&[11, 12, 13])));
+        assert!(jumps(StreamSeq(10), &batch(&[11, 13])));
     }
 
     #[test]
     fn under_a_filter_a_gap_is_only_possible() {
-        let found = gaps(read(10, 5), &batch(&[20]), StreamSeq(20), true);
+        let found = gaps(StreamSeq(10), &batch(&[20]), StreamSeq(20), true);
         assert!(found[0].1.possible);
     }
 }

@@ -6,7 +6,7 @@ use lookback_protocol::checkpoint::{Hold, Phase};
 use tracing::{info, warn};
 
 use super::output::Pending;
-use super::patience::{LAST_DELAY, Patience, delays};
+use super::patience::{LAST_DELAY, Patience, delays, waits_for};
 use super::ports::{Checkpoints, Log, Outbox};
 use super::run::Worker;
 use super::stop::{Ending, Stop};
@@ -20,8 +20,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
     ) -> Result<(), Ending> {
         warn!(reason = ?hold.reason, message = hold.message, "Holding");
         self.metrics.held.set(1);
-        self.stop_pulling("a store to take what is to be stored")
-            .await;
+        self.stop_pulling(&hold.message).await;
         // A kill while it is held is not the fault of the event in flight.
         self.file.clear_in_flight()?;
         let mut patience = Patience::new();
@@ -30,6 +29,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             match self.say_held(&hold).await {
                 Ok(()) => patience.renew(),
                 Err(Stop::Unavailable(error)) => {
+                    self.gates.consumer.close(&waits_for(&error));
                     patience.wait(error, &mut self.shutdown).await?;
                 }
                 Err(stop) => return Err(stop.into()),
@@ -38,7 +38,10 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             self.shutdown.sleep(delay).await?;
             match self.output.send(pending).await {
                 Ok(()) => break,
-                Err(still) => hold = still,
+                Err(still) => {
+                    self.gates.consumer.close(&still.message);
+                    hold = still;
+                }
             }
         }
         self.metrics.held.set(0);

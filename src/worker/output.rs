@@ -52,8 +52,15 @@ pub(super) struct Tally {
     pub(super) alerts_known: u64,
     /// Events parked, now or before.
     pub(super) dead_letters: u64,
-    /// The last sequence each stream acknowledged.
-    pub(super) acknowledged: BTreeMap<String, u64>,
+    /// What each stream acknowledged.
+    pub(super) acknowledged: BTreeMap<String, Acknowledged>,
+}
+
+/// Sequences that one stream acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acknowledged {
+    pub(super) lowest: u64,
+    pub(super) highest: u64,
 }
 
 #[derive(Debug)]
@@ -193,8 +200,17 @@ impl<O: Outbox> Output<O> {
             }
         };
         if let Stored::New(sequence) = stored {
-            let last = tally.acknowledged.entry(stream.clone()).or_default();
-            *last = sequence.max(*last);
+            tally
+                .acknowledged
+                .entry(stream.clone())
+                .and_modify(|seen| {
+                    seen.lowest = seen.lowest.min(sequence);
+                    seen.highest = seen.highest.max(sequence);
+                })
+                .or_insert(Acknowledged {
+                    lowest: sequence,
+                    highest: sequence,
+                });
         }
     }
 

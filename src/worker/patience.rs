@@ -94,6 +94,11 @@ impl Patience {
     }
 }
 
+/// What readiness waits for after `error`.
+pub(super) fn waits_for(error: &Unavailable) -> String {
+    format!("NATS to answer: {}", chain(error))
+}
+
 /// Endless: doubling from [`FIRST_DELAY`] to [`LAST_DELAY`].
 pub(super) fn delays() -> ExponentialBackoff {
     ExponentialBuilder::new()

@@ -24,7 +24,7 @@ use crate::runtime::telemetry::chain;
 use crate::runtime::{metrics, shutdown};
 
 use super::metrics::Metrics;
-use super::patience::{Patience, Shutdown};
+use super::patience::{Patience, Shutdown, waits_for};
 use super::ports::Unavailable;
 use super::run::{Deps, Gates, drained, run};
 use super::stop::{Ending, Stop};
@@ -115,7 +115,7 @@ async fn work(args: &WorkerArgs) -> Result<TerminationMessage, Ending> {
     let until = ended.clone().cancelled_owned();
     let server = tokio::spawn(admin::serve(listener, Arc::new(registry), readiness, until));
 
-    let nats = connect(&config, signal.clone()).await?;
+    let nats = connect(&config, &gates, signal.clone()).await?;
     let key = &config.owner.pipeline;
     let source = &config.source;
     let deps = Deps {
@@ -164,7 +164,11 @@ fn read_rules(files: &[RuleFileRef]) -> Result<Vec<RuleFile>, SetupError> {
 }
 
 /// Connects; a server that is not there yet, or not fit yet, is waited for.
-async fn connect(config: &WorkerConfig, signal: CancellationToken) -> Result<Nats, Ending> {
+async fn connect(
+    config: &WorkerConfig,
+    gates: &Gates,
+    signal: CancellationToken,
+) -> Result<Nats, Ending> {
     let target = Target::from(&config.nats);
     let options = Options::named(format!("lookback worker {}", config.owner.pipeline));
     let mut shutdown = Shutdown::new(signal.cancelled_owned());
@@ -183,6 +187,7 @@ async fn connect(config: &WorkerConfig, signal: CancellationToken) -> Result<Nat
                     object: target.urls.join(", "),
                     source: error.into(),
                 };
+                gates.consumer.close(&waits_for(&error));
                 patience.wait(error, &mut shutdown).await?;
             }
             Err(error) => return Err(Stop::Setup(SetupError::Connect(error)).into()),

@@ -18,10 +18,9 @@ use tracing::{debug, info};
 use crate::runtime::telemetry::chain;
 
 use super::commit::gauge;
-use super::expired::Read;
 use super::metrics::{Cause, CauseLabels};
 use super::observe::observe;
-use super::patience::Patience;
+use super::patience::{Patience, waits_for};
 use super::ports::{Checkpoints, ConsumerFacts, Log, Outbox, Unavailable};
 use super::run::Worker;
 use super::start::note;
@@ -50,7 +49,10 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         loop {
             match self.try_position().await {
                 Ok(()) => break,
-                Err(Stop::Unavailable(error)) => patience.wait(error, &mut self.shutdown).await?,
+                Err(Stop::Unavailable(error)) => {
+                    self.gates.consumer.close(&waits_for(&error));
+                    patience.wait(error, &mut self.shutdown).await?;
+                }
                 Err(stop) => return Err(stop.into()),
             }
         }
@@ -77,14 +79,11 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         note(&mut self.file, &self.identity, &begin, &self.metrics)?;
         self.output.set_published_through(begin.published_through);
         self.say_before_reset().await?;
-        let pending = self.reset(begin.position).await?;
+        self.reset(begin.position).await?;
         self.log.open().await?;
         self.continuity = Continuity::after_reset(begin.position.sequence);
         let reported = self.file.gaps()?.last().map(|gap| gap.to);
-        self.read = Read {
-            sequence: reported.unwrap_or_default().max(begin.position.sequence),
-            pending,
-        };
+        self.read = reported.unwrap_or_default().max(begin.position.sequence);
         Ok(())
     }
 
@@ -121,8 +120,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         self.tell(Phase::Started, None).await
     }
 
-    /// Gives how many events there are to read.
-    async fn reset(&mut self, position: Position) -> Result<u64, Stop> {
+    async fn reset(&mut self, position: Position) -> Result<(), Stop> {
         if let Err(error) = self.log.reset(position.sequence.next()).await {
             debug!(error = chain(&error), "Reset without an answer");
         }
@@ -132,10 +130,10 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         let ConsumerFacts {
             delivered_consumer,
             delivered,
-            pending,
+            pending: _,
         } = consumer;
         if (delivered_consumer, delivered) == (0, position.sequence) {
-            return Ok(pending);
+            return Ok(());
         }
         Err(Stop::Unavailable(Unavailable {
             operation: "CONSUMER.RESET",

@@ -10,13 +10,13 @@ use lookback_engine::RuleFile;
 use lookback_protocol::checkpoint::Phase;
 use lookback_protocol::config::WorkerConfig;
 use lookback_protocol::continuity::Continuity;
+use lookback_protocol::position::StreamSeq;
 use lookback_protocol::termination::{ExitReason, TerminationMessage};
 
 use crate::runtime::admin::{Gate, Readiness};
 use crate::state::{Identity, StateFile};
 
 use super::batch::Engine;
-use super::expired::Read;
 use super::fence::Fence;
 use super::intake::{Bounds, End, Intake, collect};
 use super::metrics::{Cause, Metrics};
@@ -107,7 +107,8 @@ pub(super) struct Worker<L, O, C> {
     pub(super) identity: Identity,
     pub(super) bounds: Bounds,
     pub(super) continuity: Continuity,
-    pub(super) read: Read,
+    /// The last sequence read, or reported as expired.
+    pub(super) read: StreamSeq,
     /// Whether the pull is open and everything it brought is in order.
     pub(super) pulling: bool,
     /// Acknowledges what is committed and not yet covered by a checkpoint.

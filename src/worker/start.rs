@@ -15,13 +15,12 @@ use tracing::{info, warn};
 use crate::state::{Identity, OpenError, StateFile};
 
 use super::batch::Engine;
-use super::expired::Read;
 use super::fence::Fence;
 use super::intake::Bounds;
 use super::metrics::Metrics;
 use super::observe::observe;
 use super::output::Output;
-use super::patience::{Patience, Shutdown};
+use super::patience::{Patience, Shutdown, waits_for};
 use super::ports::{Checkpoints, Log, Outbox, Revision};
 use super::record::Scribe;
 use super::run::{Deps, Worker};
@@ -126,10 +125,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             identity,
             bounds: Bounds::new(&config.commit),
             continuity: Continuity::after_reset(begin.position.sequence),
-            read: Read {
-                sequence: begin.position.sequence,
-                pending: 0,
-            },
+            read: begin.position.sequence,
             pulling: false,
             unsaid: None,
             one_at_a_time: 0,
@@ -147,7 +143,10 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         loop {
             match self.tell(Phase::Started, None).await {
                 Ok(()) => return Ok(()),
-                Err(Stop::Unavailable(error)) => patience.wait(error, &mut self.shutdown).await?,
+                Err(Stop::Unavailable(error)) => {
+                    self.gates.consumer.close(&waits_for(&error));
+                    patience.wait(error, &mut self.shutdown).await?;
+                }
                 Err(stop) => return Err(stop.into()),
             }
         }
@@ -220,7 +219,10 @@ async fn decide<L: Log, O: Outbox, C: Checkpoints>(
     loop {
         match try_decide(deps, held).await {
             Ok(decided) => return Ok(decided),
-            Err(Stop::Unavailable(error)) => patience.wait(error, shutdown).await?,
+            Err(Stop::Unavailable(error)) => {
+                deps.gates.consumer.close(&waits_for(&error));
+                patience.wait(error, shutdown).await?;
+            }
             Err(stop) => return Err(stop.into()),
         }
     }

@@ -1,4 +1,4 @@
-//! The integration tests: the adapters against real servers.
+//! The integration tests: adapters, worker and operator against real servers.
 
 mod nats_checkpoint;
 mod nats_connect;
@@ -12,3 +12,10 @@ mod operator_lifecycle;
 mod operator_pipeline;
 mod operator_role;
 mod worker;
+mod worker_delivery;
+mod worker_events;
+mod worker_fixture;
+mod worker_process;
+mod worker_rules;
+mod worker_server;
+mod worker_state;

@@ -2,6 +2,9 @@
 //! stands in for the operator (it makes a deleted consumer again) and for the kubelet (it starts a
 //! worker that ended again).
 
+mod ends;
+mod finish;
+
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,14 +21,14 @@ use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::invariants::{self, End, STATE_FILE, copy_volume, position_in};
+use crate::invariants::{STATE_FILE, copy_volume, position_in};
 use crate::scenario::{self, FILTER, STREAM};
 use crate::sim::checkpoints::SimCheckpoints;
 use crate::sim::log::SimLog;
 use crate::sim::outbox::SimOutbox;
-use crate::sim::{Faults, Process, World};
+use crate::sim::{Process, World};
 
 /// How a case is set up.
 #[derive(Clone, Copy, Debug)]
@@ -126,21 +129,10 @@ impl Case {
     fn spawn(&mut self, volume: PathBuf) -> Worker {
         self.started += 1;
         let process = self.started;
-        let doomed = Arc::new(Notify::new());
-        self.world.look(|state| {
-            state.processes.insert(
-                process,
-                Process {
-                    volume: volume.clone(),
-                    inbox: None,
-                    crash_in: None,
-                    killed: false,
-                    doomed: Arc::clone(&doomed),
-                    resets: 0,
-                    checkpointed: 0,
-                },
-            );
-        });
+        let process_state = Process::new(volume.clone());
+        let doomed = Arc::clone(&process_state.doomed);
+        self.world
+            .look(|state| state.processes.insert(process, process_state));
         let (stop, stopped) = oneshot::channel::<()>();
         let clock = self.world.clone();
         let deps = Deps {
@@ -177,156 +169,6 @@ impl Case {
 
     pub(crate) fn process(&self) -> Option<u64> {
         self.current.as_ref().map(|it| it.process)
-    }
-
-    /// Kills the worker: its future is dropped where it is, and its state file is what stands on the
-    /// disk at that moment. With `noticed` the server sees its connection end at once.
-    pub(crate) async fn kill(&mut self, noticed: bool) {
-        let Some(worker) = self.current.take() else {
-            return;
-        };
-        self.world.note(|| format!("kill w{}", worker.process));
-        let left = self.root.path().join(format!("{}-killed", worker.process));
-        std::fs::create_dir(&left).expect("a directory for a volume");
-        copy_volume(&worker.volume, &left);
-        self.volume = Some(left);
-        self.bury(worker.process, noticed);
-        worker.task.abort();
-        let cancelled = worker.task.await;
-        assert!(cancelled.is_ok() || cancelled.is_err_and(|it| it.is_cancelled()));
-    }
-
-    /// Kills the worker at its `calls`th port call from now, unless it ends before or lives longer
-    /// than `limit`, when it is killed where it is.
-    pub(crate) async fn kill_at_call(&mut self, calls: u64, limit: Duration) {
-        let Some(worker) = &self.current else {
-            return;
-        };
-        let doomed = Arc::clone(&worker.doomed);
-        let process = worker.process;
-        self.world.look(|state| {
-            let process = state.processes.get_mut(&process);
-            process.expect("it runs").crash_in = Some(calls);
-        });
-        let reached = timeout(limit, doomed.notified()).await.is_ok();
-        self.world
-            .note(|| format!("w{process} reached its call: {reached}"));
-        let noticed = self.world.look(|state| state.rng.chance(300));
-        self.kill(noticed).await;
-    }
-
-    /// Kills the worker right after it stored its first alert.
-    pub(crate) async fn kill_at_first_alert(&mut self) {
-        while self.world.look(|state| state.alerts.last() == 0) {
-            sleep(Duration::from_micros(100)).await;
-        }
-        self.kill(true).await;
-    }
-
-    /// Kills the worker when it asks for an alert to be stored, before the request is on its way;
-    /// gives up after `limit`.
-    pub(crate) async fn kill_at_first_alert_request(&mut self, limit: Duration) {
-        let Some(worker) = &self.current else {
-            return;
-        };
-        let doomed = Arc::clone(&worker.doomed);
-        self.world.lock().kill_on_create = true;
-        let _reached = timeout(limit, doomed.notified()).await;
-        self.world.lock().kill_on_create = false;
-        self.kill(true).await;
-    }
-
-    /// A second process on the same file, until it ends.
-    pub(crate) async fn run_beside(&mut self) -> Result<TerminationMessage, String> {
-        let Some(first) = self.current.take() else {
-            return Err("no worker runs".to_owned());
-        };
-        let second = self.spawn(first.volume.clone());
-        self.current = Some(second);
-        let ended = self.end_within(Duration::from_secs(30)).await;
-        self.current = Some(first);
-        ended
-    }
-
-    /// Cuts the connection of the running worker.
-    pub(crate) fn cut(&self, silent: bool) {
-        let now = self.world.now();
-        let mut state = self.world.lock();
-        let inbox = self.process().and_then(|it| state.processes[&it].inbox);
-        if let Some(inbox) = inbox {
-            state.settle(now);
-            state.server.cut(inbox, silent, now);
-        }
-    }
-
-    /// What `publish` publishes goes to the running worker's pull and is lost there.
-    pub(crate) fn with_next_deliveries_lost(&self, publish: impl FnOnce(&Self) -> u64) -> u64 {
-        let last = publish(self);
-        self.cut(true);
-        last
-    }
-
-    /// The worker goes on without knowing that it was replaced by the next one started. One that has
-    /// not begun its state file stays: its volume would be an empty one.
-    pub(crate) fn leave_as_zombie(&mut self) {
-        let begun = |worker: &mut Worker| invariants::has_state(&worker.volume);
-        if let Some(worker) = self.current.take_if(begun) {
-            let process = worker.process;
-            self.world.note(|| format!("w{process} is left behind"));
-            let left = self.root.path().join(format!("{process}-copied"));
-            std::fs::create_dir(&left).expect("a directory for a volume");
-            copy_volume(&worker.volume, &left);
-            self.volume = Some(left);
-            self.zombies.push(worker);
-        }
-    }
-
-    /// SIGTERM, and the worker's last words.
-    pub(crate) async fn drain(&mut self, limit: Duration) -> Result<TerminationMessage, String> {
-        let Some(worker) = &mut self.current else {
-            return Err("no worker runs".to_owned());
-        };
-        let process = worker.process;
-        self.world.note(|| format!("drain w{process}"));
-        if let Some(stop) = worker.stop.take() {
-            let _already_ended = stop.send(());
-        }
-        self.end_within(limit).await
-    }
-
-    /// Waits for the worker to end by itself.
-    pub(crate) async fn end_within(
-        &mut self,
-        limit: Duration,
-    ) -> Result<TerminationMessage, String> {
-        let Some(worker) = &mut self.current else {
-            return Err("no worker runs".to_owned());
-        };
-        match timeout(limit, &mut worker.task).await {
-            Ok(Ok(message)) => {
-                let worker = self.current.take().expect("it ran");
-                self.world
-                    .note(|| format!("w{} ended: {message:?}", worker.process));
-                self.bury(worker.process, true);
-                self.volume = Some(worker.volume);
-                self.ends.push(message.clone());
-                Ok(message)
-            }
-            Ok(Err(panic)) => Err(format!("worker {} panicked: {panic}", worker.process)),
-            Err(_) => Err(format!(
-                "worker {} did not end in {limit:?}",
-                worker.process
-            )),
-        }
-    }
-
-    fn bury(&self, process: u64, noticed: bool) {
-        let mut state = self.world.lock();
-        let process = state.processes.get_mut(&process).expect("it ran");
-        process.killed = true;
-        if let Some(inbox) = process.inbox.take() {
-            state.server.abandon(inbox, noticed);
-        }
     }
 
     /// What operator and kubelet do: a worker that ended is started again, a consumer that is missing
@@ -436,81 +278,6 @@ impl Case {
             sleep(Duration::from_millis(20)).await;
         }
         self.care().await
-    }
-
-    /// Ends all faults, lets everything be applied and acknowledged, drains, and compares with the
-    /// oracle.
-    pub(crate) async fn finish(&mut self) -> Result<(), String> {
-        self.world.note(|| "quiesce".to_owned());
-        {
-            let mut state = self.world.lock();
-            state.faults = Faults::default();
-            state.alerts.make_room();
-            state.dead_letters.make_room();
-        }
-        self.care().await?;
-        self.zombies_end().await?;
-        let mut last = 0;
-        // Two rounds: the second shows that acks still move the floor.
-        for _ in 0..2 {
-            last = self.publish("ev.win", scenario::logon("ok", "alice", "h1"));
-            self.reach(last, Duration::from_secs(180)).await?;
-        }
-        self.floor_reaches(last).await?;
-        let message = self.drain(Duration::from_secs(60)).await?;
-        if message.reason != ExitReason::Drained {
-            return Err(format!("a drained worker said {message:?}"));
-        }
-        self.breaches()?;
-        self.compare()
-    }
-
-    async fn floor_reaches(&mut self, last: u64) -> Result<(), String> {
-        let floor = |case: &Self| {
-            let server = |state: &mut crate::sim::State| state.server.consumer.clone();
-            case.world.look(server).map_or(0, |it| it.floor.stream)
-        };
-        for _ in 0..500 {
-            if floor(self) == last {
-                return Ok(());
-            }
-            self.care().await?;
-            sleep(Duration::from_millis(20)).await;
-        }
-        Err(format!(
-            "everything through {last} is applied, but the ack floor stays at {}",
-            floor(self)
-        ))
-    }
-
-    /// A worker that was replaced learns it with its next checkpoint, so it is given something to say.
-    async fn zombies_end(&mut self) -> Result<(), String> {
-        for _ in 0..120 {
-            if self.zombies.is_empty() {
-                return Ok(());
-            }
-            self.publish("ev.win", scenario::logon("idle", "alice", "h1"));
-            sleep(Duration::from_millis(500)).await;
-            self.care().await?;
-        }
-        Err("a worker that was replaced still runs after a minute".to_owned())
-    }
-
-    /// Compares what is stored with the oracle; nobody runs.
-    pub(crate) fn compare(&self) -> Result<(), String> {
-        let checkpoint = self.checkpoint().ok_or("no checkpoint was written")?;
-        let volume = self.volume.clone().ok_or("no worker ended")?;
-        self.world.look(|state| {
-            invariants::check_end(&End {
-                config: &self.config,
-                log: &state.server.stream,
-                unread: (!self.trust_gaps).then_some(&self.unread),
-                alerts: &state.alerts,
-                dead_letters: &state.dead_letters,
-                checkpoint: &checkpoint,
-                volume: &volume,
-            })
-        })
     }
 }
 

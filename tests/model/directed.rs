@@ -21,10 +21,9 @@ const SOON: Duration = Duration::from_secs(30);
 fn directed(setup: Setup, body: impl AsyncFnOnce(&mut Case) -> Result<(), String>) {
     in_model_time(async {
         let mut case = Case::new(setup);
-        if let Err(breach) = body(&mut case).await {
-            let trace = case.world.look(|state| std::mem::take(&mut state.trace));
-            panic!("{}\n{breach}", trace.join("\n"));
-        }
+        let breach = body(&mut case).await.err();
+        let trace = case.world.look(|state| std::mem::take(&mut state.trace));
+        assert_eq!(breach, None, "{}", trace.join("\n"));
     });
 }
 

@@ -182,7 +182,7 @@ fn check_gaps(end: &End<'_>, reported: &[RangeInclusive<u64>]) -> Result<(), Str
 /// The event an alert or a dead letter is about.
 fn trigger(body: &Value) -> u64 {
     let last = body["sequences"].as_array().and_then(|it| it.last());
-    let sequence = last.unwrap_or(&body["sequence"]);
+    let sequence = last.unwrap_or_else(|| &body["sequence"]);
     sequence.as_u64().unwrap_or_default()
 }
 

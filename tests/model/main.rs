@@ -5,6 +5,7 @@
 //! happened in it.
 
 mod case;
+mod conformance;
 mod directed;
 mod invariants;
 mod oracle;
@@ -29,7 +30,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(
         value
             .parse()
-            .unwrap_or_else(|_| panic!("{variable}={value} is no number")),
+            .expect("MODEL_CASES and MODEL_SEED are numbers"),
     )
 }
 

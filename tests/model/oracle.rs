@@ -55,15 +55,11 @@ pub(crate) fn run(
         }
         outcome.events += 1;
         let origin = EventOrigin::new(log.identity(), sequence, message.published);
-        let event = match decoder.decode(&message.payload) {
-            Ok(event) => event,
-            Err(_) => {
-                let letter = json!({"sequence": sequence, "payload": message.payload.to_vec()});
-                outcome
-                    .dead_letters
-                    .insert(dead_letter_id(config.partition, &origin), letter);
-                continue;
-            }
+        let Ok(event) = decoder.decode(&message.payload) else {
+            let letter = json!({"sequence": sequence, "payload": message.payload.to_vec()});
+            let id = dead_letter_id(config.partition, &origin);
+            outcome.dead_letters.insert(id, letter);
+            continue;
         };
         let matches = detector.detect(&event, &mut scratch);
         let at = At {

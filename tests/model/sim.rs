@@ -71,6 +71,21 @@ pub(crate) struct Process {
     pub(crate) checkpointed: u64,
 }
 
+impl Process {
+    /// A process that has done nothing yet.
+    pub(crate) fn new(volume: PathBuf) -> Self {
+        Self {
+            volume,
+            inbox: None,
+            crash_in: None,
+            killed: false,
+            doomed: Arc::new(Notify::new()),
+            resets: 0,
+            checkpointed: 0,
+        }
+    }
+}
+
 /// Everything outside the worker.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -162,11 +177,8 @@ impl World {
 
     pub(crate) fn note(&self, what: impl FnOnce() -> String) {
         let at = self.now();
-        self.look(|state| {
-            state
-                .trace
-                .push(format!("{:>10.4} {}", at.as_secs_f64(), what()))
-        });
+        let line = format!("{:>10.4} {}", at.as_secs_f64(), what());
+        self.look(|state| state.trace.push(line));
     }
 
     /// The state, without telling anyone of a change.

@@ -120,6 +120,31 @@ pub struct StoreFacts {
     pub last: u64,
 }
 
+impl StoreFacts {
+    /// Why this stream cannot be used: it lost what it acknowledged.
+    #[must_use]
+    pub fn regression(&self) -> Option<TerminationMessage> {
+        let Self {
+            stream,
+            acknowledged,
+            last,
+        } = self;
+        (acknowledged > last).then(|| {
+            TerminationMessage::new(
+                ExitReason::StoreRegressed,
+                format!(
+                    "stream {stream} acknowledged sequence {acknowledged} and now ends at {last}: the server lost what was stored; restore the stream, or {BEGIN_ANEW}"
+                ),
+                pairs([
+                    ("stream", stream as &dyn Display),
+                    ("acknowledged", acknowledged),
+                    ("lastSequence", last),
+                ]),
+            )
+        })
+    }
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartDecision {
@@ -326,22 +351,7 @@ fn stream_regressed(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
 }
 
 fn store_regressed(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
-    let store = facts
-        .stores
-        .iter()
-        .find(|store| store.acknowledged > store.last)?;
-    Some(TerminationMessage::new(
-        ExitReason::StoreRegressed,
-        format!(
-            "stream {} acknowledged sequence {} and now ends at {}: the server lost what was stored; restore the stream, or {BEGIN_ANEW}",
-            store.stream, store.acknowledged, store.last
-        ),
-        pairs([
-            ("stream", &store.stream as &dyn Display),
-            ("acknowledged", &store.acknowledged),
-            ("lastSequence", &store.last),
-        ]),
-    ))
+    facts.stores.iter().find_map(StoreFacts::regression)
 }
 
 fn state_lost(facts: &StartFacts<'_>) -> Option<TerminationMessage> {

@@ -1,21 +1,20 @@
 //! The end of a pipeline with `deletionPolicy: Delete`: first the workers, so that nothing writes any
 //! more, then consumer, streams and checkpoint, each only if its metadata says that it is ours. The
-//! volume goes with the StatefulSet, by its retention policy; a pipeline whose policy was changed and
-//! that was deleted at once may have had no reconcile between the two, so the StatefulSet is given the
-//! policy first, and stays until its controller has taken the claims over.
+//! volume goes with the StatefulSet (`volumes`).
 //!
 //! A NATS that does not answer must not keep a namespace from going: after the deadline the finalizer
 //! goes anyway, and an Event names what is left.
+
+mod volumes;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 use lookback_protocol::names::{Owner, PipelineKey};
-use serde_json::json;
 
 use crate::api::DetectionPipeline;
 use crate::nats::connect::Nats;
@@ -78,17 +77,12 @@ pub async fn cleanup(
     context: &Context,
     now: Timestamp,
 ) -> Result<Progress, Error> {
+    lead(key, context)?;
     let left = match workers(key, context).await? {
         Some(left) => Some(left),
         None => match dereference::connect(pipeline, key, context).await? {
             Err(sentence) => Some(sentence),
-            Ok(nats) => {
-                lead(key, context)?;
-                jetstream(&nats, pipeline, key, context)
-                    .await
-                    .err()
-                    .map(|error| chain(&error))
-            }
+            Ok(nats) => jetstream(&nats, pipeline, key, context).await?,
         },
     };
     let deleted = pipeline
@@ -126,59 +120,16 @@ fn progress(
     }
 }
 
-fn lead(key: &PipelineKey, context: &Context) -> Result<(), Error> {
-    context
-        .leadership
-        .check()
-        .map_err(|source| Error::NotLeader {
-            pipeline: key.to_string(),
-            source,
-        })
-}
-
 /// Deletes the StatefulSet; what is left of it, if anything.
 async fn workers(key: &PipelineKey, context: &Context) -> Result<Option<String>, Error> {
-    lead(key, context)?;
-    let failed = |verb, kind| {
-        let pipeline = key.to_string();
-        move |source: kube::Error| Error::Api {
-            verb,
-            kind,
-            pipeline,
-            source: Box::new(source),
-        }
-    };
+    let failed = |verb, kind| api_error(key, verb, kind);
     let client = &context.client;
     let sets = Api::<StatefulSet>::namespaced(client.clone(), key.namespace());
     let owned = owned_by(key);
-    let existing = sets
-        .list(&owned)
-        .await
-        .map_err(failed("list", "StatefulSets"))?;
-    if !existing.items.is_empty() {
-        let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), key.namespace());
-        let claims = claims
-            .list(&owned)
-            .await
-            .map_err(failed("list", "volume claims"))?;
-        for set in existing.iter().filter(|set| !takes_volumes(set)) {
-            let policy = json!({"whenDeleted": "Delete", "whenScaled": "Retain"});
-            let patch = json!({"spec": {"persistentVolumeClaimRetentionPolicy": policy}});
-            sets.patch(
-                &set.name_any(),
-                &PatchParams::default(),
-                &Patch::Merge(patch),
-            )
-            .await
-            .map_err(failed("set the retention policy of", "the StatefulSet"))?;
-        }
-        let staying = staying(&existing.items, &claims.items);
-        if !staying.is_empty() {
-            let staying = staying.join(", ");
-            return Ok(Some(format!(
-                "volume claim {staying} does not belong to the StatefulSet yet"
-            )));
-        }
+    let existing = sets.list(&owned).await;
+    let existing = existing.map_err(failed("list", "StatefulSets"))?.items;
+    if let Some(left) = volumes::bind(&existing, key, context).await? {
+        return Ok(Some(left));
     }
     for set in existing {
         let parameters = DeleteParams::background().preconditions(Preconditions {
@@ -200,90 +151,67 @@ async fn workers(key: &PipelineKey, context: &Context) -> Result<Option<String>,
     Ok((!names.is_empty()).then(|| format!("pod {} still runs", names.join(", "))))
 }
 
-fn takes_volumes(set: &StatefulSet) -> bool {
-    let spec = set.spec.as_ref();
-    let policy = spec.and_then(|spec| spec.persistent_volume_claim_retention_policy.as_ref());
-    policy.and_then(|policy| policy.when_deleted.as_deref()) == Some("Delete")
-}
-
-/// Claims that would outlive the sets.
-fn staying(sets: &[StatefulSet], claims: &[PersistentVolumeClaim]) -> Vec<String> {
-    let is_taken = |claim: &PersistentVolumeClaim| {
-        let mut owners = claim.owner_references().iter();
-        owners.any(|owner| {
-            sets.iter()
-                .any(|set| set.uid().as_ref() == Some(&owner.uid))
-        })
-    };
-    claims
-        .iter()
-        .filter(|claim| !is_taken(claim))
-        .map(ResourceExt::name_any)
-        .collect()
-}
-
+/// Deletes what is ours in JetStream; why something is left, if anything.
 async fn jetstream(
     nats: &Nats,
     pipeline: &DetectionPipeline,
     key: &PipelineKey,
     context: &Context,
-) -> Result<(), ObjectError> {
+) -> Result<Option<String>, Error> {
     let owner = Owner {
         cluster: context.settings.cluster.clone(),
         pipeline: key.clone(),
     };
     let name = owner.to_string();
+    let source = &pipeline.spec.source.stream;
     let consumer = key.consumer(PARTITION, EPOCH);
-    ours(consumers::delete(nats, &pipeline.spec.source.stream, &consumer, &name).await)?;
-    ours(streams::delete(nats, &key.alerts_stream(), &name).await)?;
-    ours(streams::delete(nats, &key.dead_letters_stream(), &name).await)?;
-    ours(checkpoint::delete(nats, &owner, PARTITION).await)
+    lead(key, context)?;
+    if let Some(left) = left(consumers::delete(nats, source, &consumer, &name).await) {
+        return Ok(Some(left));
+    }
+    for stream in [key.alerts_stream(), key.dead_letters_stream()] {
+        lead(key, context)?;
+        if let Some(left) = left(streams::delete(nats, &stream, &name).await) {
+            return Ok(Some(left));
+        }
+    }
+    lead(key, context)?;
+    Ok(left(checkpoint::delete(nats, &owner, PARTITION).await))
 }
 
 /// What is not ours is not left over.
-fn ours(deleted: Result<Deleted, ObjectError>) -> Result<(), ObjectError> {
+fn left(deleted: Result<Deleted, ObjectError>) -> Option<String> {
     match deleted {
-        Ok(Deleted::Now | Deleted::Absent) | Err(ObjectError::Foreign { .. }) => Ok(()),
-        Err(error) => Err(error),
+        Ok(Deleted::Now | Deleted::Absent) | Err(ObjectError::Foreign { .. }) => None,
+        Err(error) => Some(chain(&error)),
     }
+}
+
+fn api_error(
+    key: &PipelineKey,
+    verb: &'static str,
+    kind: &'static str,
+) -> impl FnOnce(kube::Error) -> Error {
+    let pipeline = key.to_string();
+    move |source| Error::Api {
+        verb,
+        kind,
+        pipeline,
+        source: Box::new(source),
+    }
+}
+
+fn lead(key: &PipelineKey, context: &Context) -> Result<(), Error> {
+    let held = context.leadership.check();
+    held.map_err(|source| Error::NotLeader {
+        pipeline: key.to_string(),
+        source,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn set(when_deleted: &str) -> StatefulSet {
-        serde_json::from_value(json!({
-            "metadata": {"name": "edr", "uid": "1"},
-            "spec": {
-                "selector": {}, "serviceName": "edr-worker", "template": {},
-                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": when_deleted},
-            },
-        }))
-        .unwrap()
-    }
-
-    fn claim(owner: &str) -> PersistentVolumeClaim {
-        serde_json::from_value(
-            json!({"metadata": {"name": "state-edr-0", "ownerReferences": [
-                {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "edr", "uid": owner},
-            ]}}),
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn a_set_that_retains_does_not_take_its_volumes_along() {
-        assert!(takes_volumes(&set("Delete")));
-        assert!(!takes_volumes(&set("Retain")));
-    }
-
-    #[test]
-    fn a_claim_stays_until_it_belongs_to_the_set() {
-        let sets = [set("Delete")];
-        assert_eq!(staying(&sets, &[claim("2")]), ["state-edr-0"]);
-        assert!(staying(&sets, &[claim("1")]).is_empty());
-    }
 
     const MINUTE: Duration = Duration::from_secs(60);
 

@@ -212,9 +212,7 @@ impl Log for SimLog {
             let mut state = self.world.lock();
             let lost = state.faults.ack_lost;
             if !state.rng.chance(lost) {
-                if let Some(consumer) = &mut state.server.consumer {
-                    consumer.ack(pair);
-                }
+                state.server.ack(pair);
             }
         }
         invariants::ack_is_covered(&self.world, self.process, delivery);

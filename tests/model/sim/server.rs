@@ -111,6 +111,18 @@ impl Server {
         self.inboxes.remove(&inbox);
     }
 
+    /// Every client unsubscribes.
+    pub(crate) fn close_all(&mut self) {
+        self.inboxes.clear();
+    }
+
+    /// An ack arrives.
+    pub(crate) fn ack(&mut self, reply: Pair) {
+        if let Some(consumer) = &mut self.consumer {
+            consumer.ack(reply);
+        }
+    }
+
     /// The client's process died. Its pull stays open until it expires, unless `noticed`.
     pub(crate) fn abandon(&mut self, inbox: InboxId, noticed: bool) {
         if noticed {

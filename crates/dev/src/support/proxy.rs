@@ -1,7 +1,7 @@
 //! A TCP proxy between a client and its server, for the faults of the way between them.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +16,7 @@ pub struct TcpProxy {
     address: SocketAddr,
     control: watch::Sender<Control>,
     budget: Budget,
+    trigger: Trigger,
     task: JoinHandle<()>,
 }
 
@@ -28,6 +29,9 @@ struct Control {
 /// Bytes that may still go from the target to clients before everything is cut.
 type Budget = Arc<Mutex<Option<usize>>>;
 
+/// What a client has to send for everything to freeze.
+type Trigger = Arc<Mutex<Option<Vec<u8>>>>;
+
 impl TcpProxy {
     /// Listens on a free loopback port.
     ///
@@ -39,13 +43,18 @@ impl TcpProxy {
             .context("cannot listen for the proxy")?;
         let address = listener.local_addr().context("no address of the proxy")?;
         let (control, _) = watch::channel(Control::default());
-        let budget = Budget::default();
-        let task = tokio::spawn(accept(listener, target, control.clone(), budget.clone()));
+        let way = Way {
+            target,
+            control: control.clone(),
+            budget: Budget::default(),
+            trigger: Trigger::default(),
+        };
         Ok(Self {
             address,
             control,
-            budget,
-            task,
+            budget: way.budget.clone(),
+            trigger: way.trigger.clone(),
+            task: tokio::spawn(accept(listener, way)),
         })
     }
 
@@ -62,7 +71,23 @@ impl TcpProxy {
 
     /// Cuts after `bytes` more have gone from the target to clients: in the middle of a batch.
     pub fn cut_after(&self, bytes: usize) {
-        *self.budget.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+        *lock(&self.budget) = Some(bytes);
+    }
+
+    /// Takes back a [`Self::cut_after`] that has not come about.
+    pub fn spare(&self) {
+        *lock(&self.budget) = None;
+    }
+
+    /// Freezes when a client sends `text`, of which at least the last byte is not forwarded.
+    pub fn freeze_at(&self, text: &str) {
+        *lock(&self.trigger) = Some(text.as_bytes().to_vec());
+    }
+
+    /// Whether it is frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.control.borrow().frozen
     }
 
     /// Half-open: connections stay open, and are accepted, but nothing is read or forwarded.
@@ -86,45 +111,73 @@ fn cut(control: &watch::Sender<Control>) {
     control.send_modify(|control| control.cuts += 1);
 }
 
-async fn accept(
-    listener: TcpListener,
+/// What every connection shares.
+#[derive(Clone, Debug)]
+struct Way {
     target: SocketAddr,
     control: watch::Sender<Control>,
     budget: Budget,
-) {
+    trigger: Trigger,
+}
+
+impl Way {
+    /// How many of the bytes from the server may pass.
+    fn allow(&self, data: &[u8]) -> usize {
+        let mut budget = lock(&self.budget);
+        let Some(left) = *budget else {
+            return data.len();
+        };
+        let allowed = left.min(data.len());
+        *budget = Some(left - allowed);
+        if allowed < data.len() {
+            *budget = None;
+            cut(&self.control);
+        }
+        allowed
+    }
+
+    /// Looks at what a client sends; `seen` holds the end of what it sent before.
+    fn watch(&self, seen: &mut Vec<u8>, data: &[u8]) {
+        let mut trigger = lock(&self.trigger);
+        let Some(text) = &*trigger else { return };
+        let before = text.len() - 1;
+        seen.extend_from_slice(data);
+        if seen.windows(text.len()).any(|window| window == text) {
+            *trigger = None;
+            self.control.send_modify(|control| control.frozen = true);
+        }
+        seen.drain(..seen.len().saturating_sub(before));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn accept(listener: TcpListener, way: Way) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let (control, budget) = (control.clone(), budget.clone());
-        connections.spawn(connection(client, target, control, budget));
+        connections.spawn(connection(client, way.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
 
 /// Ends, and closes both sides, when either side closes or the connection is cut.
-async fn connection(
-    client: TcpStream,
-    target: SocketAddr,
-    control: watch::Sender<Control>,
-    budget: Budget,
-) {
-    let mut cuts = control.subscribe();
+async fn connection(client: TcpStream, way: Way) {
+    let mut cuts = way.control.subscribe();
     let before = cuts.borrow_and_update().cuts;
-    let Ok(server) = TcpStream::connect(target).await else {
+    let Ok(server) = TcpStream::connect(way.target).await else {
         return;
     };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let up = pump(from_client, to_server, control.subscribe(), |n| n);
-    let down = pump(from_server, to_client, control.subscribe(), |n| {
-        let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(left) = *budget else { return n };
-        let allowed = left.min(n);
-        *budget = Some(left - allowed);
-        if allowed < n {
-            *budget = None;
-            cut(&control);
-        }
-        allowed
+    let mut seen = Vec::new();
+    let up = pump(from_client, to_server, way.control.subscribe(), |data| {
+        way.watch(&mut seen, data);
+        data.len()
+    });
+    let down = pump(from_server, to_client, way.control.subscribe(), |data| {
+        way.allow(data)
     });
     tokio::select! {
         () = up => {}
@@ -139,7 +192,7 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut control: watch::Receiver<Control>,
-    allow: impl Fn(usize) -> usize,
+    mut allow: impl FnMut(&[u8]) -> usize,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -154,10 +207,10 @@ async fn pump(
             Ok(0) | Err(_) => return,
             Ok(read) => read,
         };
+        let allowed = allow(&buffer[..read]);
         if control.wait_for(|now| !now.frozen).await.is_err() {
             return;
         }
-        let allowed = allow(read);
         if to.write_all(&buffer[..allowed]).await.is_err() || allowed < read {
             return;
         }
