@@ -394,7 +394,7 @@ async fn a_missing_dead_letters_stream_is_named() -> Result<()> {
     let error = outbox.rooms().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "STREAM.INFO of LB_prod_edr_ALERTS got no answer"
+        "STREAM.INFO of LB_prod_edr_ALERTS got no usable answer"
     );
     let error = outbox.park(&letter("", "x")).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
