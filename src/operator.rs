@@ -8,6 +8,7 @@
 //! - [`nats_pool`]: connections to NATS, shared by pipelines with the same credentials.
 //! - `checkpoint_watch`: which pipelines have something new to say there.
 //! - [`backoff`]: how long to wait before an object is tried again.
+//! - `settings`: flags, and what lasts how long.
 //! - [`report`], [`metrics`]: Events and numbers.
 
 pub mod backoff;
@@ -18,13 +19,14 @@ pub mod metrics;
 pub mod nats_pool;
 pub mod pipeline;
 pub mod report;
+mod settings;
+
+pub use self::settings::{OperatorArgs, Pace, Settings};
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
@@ -36,8 +38,8 @@ use tracing::{Instrument, info, info_span, warn};
 use uuid::Uuid;
 
 use crate::operator::backoff::Backoffs;
-use crate::operator::controller::{Context, Scope};
-use crate::operator::lease::{Candidate, Leadership, LeaseError, Timing};
+use crate::operator::controller::Context;
+use crate::operator::lease::{Candidate, Leadership, LeaseError};
 use crate::operator::metrics::OperatorMetrics;
 use crate::operator::nats_pool::NatsPool;
 use crate::operator::pipeline::facts;
@@ -54,75 +56,6 @@ const CLUSTER_NAMESPACE: &str = "kube-system";
 const RETRY: Duration = Duration::from_secs(2);
 /// Checkpoints that may wait for the controller; beyond it the watch of NATS waits.
 const TRIGGERS: usize = 1024;
-
-/// Flags of `lookback operator`.
-#[derive(Args, Clone, Debug)]
-pub struct OperatorArgs {
-    /// Tells this cluster's pipelines from others in the same NATS; default: the uid of kube-system
-    #[arg(long, env = "LOOKBACK_CLUSTER_ID")]
-    pub cluster_id: Option<String>,
-    /// The namespace of the Lease
-    #[arg(long, env = "POD_NAMESPACE", default_value = "lookback-system")]
-    pub namespace: String,
-    /// This replica's name in Events and in the Lease
-    #[arg(long, env = "POD_NAME", default_value = "lookback-operator")]
-    pub pod_name: String,
-    /// Where /live, /ready and /metrics are served
-    #[arg(long, default_value = "0.0.0.0:8080")]
-    pub admin_addr: SocketAddr,
-    /// The image of workers whose pipeline names none
-    #[arg(long, env = "LOOKBACK_IMAGE")]
-    pub image: String,
-    /// Work only while holding the Lease
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-    pub leader_elect: bool,
-    /// Only pipelines of this namespace; default: all namespaces
-    #[arg(long)]
-    pub watch_namespace: Option<String>,
-    /// Pipelines reconciled at the same time
-    #[arg(long, default_value_t = 8)]
-    pub concurrency: u16,
-}
-
-/// What one operator needs to know.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Tells clusters apart; `None` asks for the uid of kube-system.
-    pub cluster: Option<String>,
-    /// The namespace of the Lease.
-    pub namespace: String,
-    /// This replica's name; not unique over restarts.
-    pub instance: String,
-    /// The image of workers whose pipeline names none.
-    pub image: String,
-    /// How the leader is elected; `None` leads without asking.
-    pub election: Option<Timing>,
-    /// Which pipelines, and how many at the same time.
-    pub scope: Scope,
-    /// What lasts how long.
-    pub pace: Pace,
-}
-
-/// How often the operator looks without being told, and how long a cleanup may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Between two looks at a pipeline that runs.
-    pub resync: Duration,
-    /// Between two looks at a pipeline that waits for something.
-    pub waiting: Duration,
-    /// After which a deleted pipeline goes although NATS did not answer.
-    pub cleanup_deadline: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            resync: Duration::from_secs(30),
-            waiting: Duration::from_secs(5),
-            cleanup_deadline: Duration::from_secs(300),
-        }
-    }
-}
 
 /// Why the operator ended.
 #[derive(Debug, thiserror::Error)]
@@ -151,19 +84,7 @@ pub async fn main(args: OperatorArgs) -> Result<(), OperatorError> {
         .await
         .map_err(|source| OperatorError::Client(Box::new(source)))?;
     let listener = admin::bind(args.admin_addr).await?;
-    let settings = Settings {
-        cluster: args.cluster_id,
-        namespace: args.namespace,
-        instance: args.pod_name,
-        image: args.image,
-        election: args.leader_elect.then(Timing::default),
-        scope: Scope {
-            namespace: args.watch_namespace,
-            concurrency: args.concurrency,
-        },
-        pace: Pace::default(),
-    };
-    run(client, settings, listener, shutdown).await
+    run(client, Settings::from(args), listener, shutdown).await
 }
 
 /// Runs one replica until `shutdown`, or until it loses leadership.

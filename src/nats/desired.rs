@@ -12,6 +12,8 @@ use lookback_protocol::consumer::OWNER_KEY;
 use lookback_protocol::names::{STATE_BUCKET, STATE_STREAM};
 use serde_json::{Map, Value, json};
 
+/// The server's default. Nothing here is published with a message id.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// How long a delivery may stay without an ack before the server gives it to someone again.
 pub const ACK_WAIT: Duration = Duration::from_secs(600);
 /// The owner of what one NATS account holds once, for every pipeline in it.
@@ -112,6 +114,7 @@ impl DesiredStream {
             "max_msg_size": -1,
             "max_bytes": limit(self.max_bytes),
             "max_age": nanoseconds(self.max_age.unwrap_or_default()),
+            "duplicate_window": nanoseconds(self.duplicate_window()),
             "num_replicas": self.replicas,
             "no_ack": false,
             "sealed": false,
@@ -140,6 +143,12 @@ impl DesiredStream {
     #[must_use]
     pub fn drift(&self, observed: &Config) -> Drift {
         drift(&self.config(), observed, &STREAM_IMMUTABLE)
+    }
+
+    /// The server's default, unless messages go sooner: it refuses a window longer than their age.
+    fn duplicate_window(&self) -> Duration {
+        self.max_age
+            .map_or(DUPLICATE_WINDOW, |max_age| max_age.min(DUPLICATE_WINDOW))
     }
 }
 
@@ -396,6 +405,27 @@ mod tests {
         observed.remove("allow_atomic");
         let fields = vec!["allow_atomic".to_owned()];
         assert_eq!(desired.drift(&observed), Drift::Update { fields });
+    }
+
+    #[test]
+    fn the_duplicate_window_is_never_longer_than_the_age_of_messages() {
+        let minute = Duration::from_secs(60);
+        let short = DesiredStream {
+            max_age: Some(minute),
+            ..stream()
+        };
+        assert_eq!(
+            short.config()["duplicate_window"],
+            json!(60_000_000_000_u64)
+        );
+        let unlimited = DesiredStream {
+            max_age: None,
+            ..stream()
+        };
+        assert_eq!(
+            unlimited.config()["duplicate_window"],
+            json!(120_000_000_000_u64)
+        );
     }
 
     #[test]

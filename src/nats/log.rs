@@ -225,11 +225,16 @@ impl Log for JetStreamLog {
             // Read from the stream, not delivered by the consumer.
             return Ok(());
         }
-        self.nats()
-            .await?
-            .client()
+        let nats = self.nats().await?;
+        let client = nats.client();
+        client
             .publish(delivery.0.clone(), Bytes::new())
             .await
+            .map_err(|error| self.failed("ack", error))?;
+        // The process may end right after this.
+        timeout(TIMEOUT, client.flush())
+            .await
+            .map_err(|elapsed| self.failed("ack", elapsed))?
             .map_err(|error| self.failed("ack", error))
     }
 }

@@ -13,7 +13,7 @@ use tower_test::mock::{self, Handle};
 use super::*;
 use crate::operator::Pace;
 use crate::operator::backoff::Backoffs;
-use crate::operator::lease::Leadership;
+use crate::operator::lease::{Leadership, NotLeader};
 use crate::operator::metrics::OperatorMetrics;
 use crate::operator::nats_pool::NatsPool;
 use crate::operator::report::Reporter;
@@ -127,12 +127,43 @@ async fn without_leadership_nothing_is_applied() {
     assert!(api.next_request().await.is_none(), "something was asked");
 }
 
-#[test]
-fn the_categories_of_errors_are_a_closed_set() {
+#[tokio::test]
+async fn the_categories_of_errors_are_a_closed_set() {
+    let pipeline = || "detections/edr".to_owned();
+    let source = || Box::new(kube::Error::LinesCodecMaxLineLengthExceeded);
+    let aborted = tokio::spawn(std::future::pending::<()>());
+    aborted.abort();
     let categories = [
         Error::Unreadable(String::new()),
         Error::Name(NameError::Name(String::new())),
+        Error::Dereference(dereference::Error::List {
+            kind: "pods".to_owned(),
+            pipeline: pipeline(),
+            source: source(),
+        }),
+        Error::Validate(aborted.await.unwrap_err()),
+        Error::Apply(apply::Error::NotLeader {
+            pipeline: pipeline(),
+            source: NotLeader,
+        }),
+        Error::Cleanup(cleanup::Error::NotLeader {
+            pipeline: pipeline(),
+            source: NotLeader,
+        }),
+        Error::Write {
+            what: "status",
+            source: source(),
+        },
     ]
     .map(|error| error.category());
-    assert_eq!(categories, ["UnreadableObject", "InvalidName"]);
+    let expected = [
+        "UnreadableObject",
+        "InvalidName",
+        "DereferenceFailed",
+        "ValidateFailed",
+        "ApplyFailed",
+        "CleanupFailed",
+        "WriteFailed",
+    ];
+    assert_eq!(categories, expected);
 }
