@@ -6,6 +6,7 @@
 //! - [`controller`]: what triggers a reconcile, and what follows one.
 //! - [`pipeline`]: the reconcile itself, five steps.
 //! - [`nats_pool`]: connections to NATS, shared by pipelines with the same credentials.
+//! - `checkpoint_watch`: which pipelines have something new to say there.
 //! - [`backoff`]: how long to wait before an object is tried again.
 //! - `settings`: flags, and what lasts how long.
 //! - [`report`], [`metrics`]: Events and numbers.

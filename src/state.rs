@@ -112,7 +112,7 @@ impl StateFile {
     }
 
     /// Writes down what a start decided, in one transaction: the identity (the first time) or the
-    /// epoch, `published_through` raised, the gap appended, and a new segment of the lineage when
+    /// epoch, `published_through` raised, the gap added to those known, and a new segment of the lineage when
     /// epoch, filter or engine digest are not those of the last one. Doing it again changes nothing.
     ///
     /// # Errors
@@ -146,14 +146,6 @@ impl StateFile {
             meta::advance(transaction, commit)?;
             attempts::settle(transaction, commit.position.sequence)
         })
-    }
-
-    /// Notes that alerts up to `to` may be stored although no commit covers them. Never lowers it.
-    ///
-    /// # Errors
-    /// [`StateError::Refused`] when nothing was begun.
-    pub fn raise_published_through(&mut self, to: StreamSeq) -> Result<(), StateError> {
-        meta::raise_published_through(&self.connection, to)
     }
 
     /// What the file has applied.

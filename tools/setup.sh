@@ -13,11 +13,12 @@ export LOOKBACK_CACHE="${LOOKBACK_CACHE:-$HOME/.cache/lookback}"
 
 say() { printf 'setup: %s\n' "$*"; }
 
-# What a full node and the C parts of the static binary need.
+# What a full node, the C parts of the static binary and the scripts need.
 packages() {
     local -A provides=(
         [containerd]=containerd [runc]=runc [nft]=nftables [ip]=iproute2
-        [musl-gcc]=musl-tools [/usr/lib/cni/bridge]=containernetworking-plugins
+        [mount]=mount [pkill]=procps [cc]=build-essential [musl-gcc]=musl-tools
+        [/usr/lib/cni/bridge]=containernetworking-plugins
     )
     local missing=() program
     for program in "${!provides[@]}"; do

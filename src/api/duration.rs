@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use jiff::SignedDuration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -39,12 +38,6 @@ impl Duration {
     #[must_use]
     pub fn seconds(&self) -> i64 {
         i64::try_from(self.milliseconds / 1000).unwrap_or(i64::MAX)
-    }
-
-    /// As a time span.
-    #[must_use]
-    pub fn to_signed(&self) -> SignedDuration {
-        SignedDuration::from_millis(i64::try_from(self.milliseconds).unwrap_or(i64::MAX))
     }
 }
 

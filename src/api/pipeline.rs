@@ -6,6 +6,8 @@
     reason = "kube's derive copies these types into functions"
 )]
 
+mod correlation;
+mod storage;
 mod worker;
 
 use kube::{CustomResource, KubeSchema};
@@ -16,6 +18,8 @@ use super::duration::Duration;
 use super::quantity::Bytes;
 use super::status::DetectionPipelineStatus;
 
+pub use correlation::{CorrelationSpec, Emit, LimitsSpec, Refire, TimestampFallback};
+pub use storage::{AccessMode, AlertsSpec, DeadLettersSpec, StateSpec, StorageSpec};
 pub use worker::{LogLevel, WorkerSpec};
 
 /// The annotation by which a person says that events lost up to a sequence are known.
@@ -218,95 +222,6 @@ pub enum OnError {
     LoadGood,
 }
 
-/// How time and windows are treated.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct CorrelationSpec {
-    /// Fields that hold the event's own time, first match wins; dots descend.
-    #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
-    pub timestamp_fields: Vec<String>,
-    /// What to do when none of them does: Published takes the time at which JetStream stored the
-    /// event; WallClock the worker's own, which gives up exact replays; Skip leaves windows alone.
-    pub timestamp_fallback: TimestampFallback,
-    /// How much older than its group's newest event an event may be and still count.
-    pub allowed_lateness: Duration,
-    /// How far after its published time an event may claim to be and still count.
-    pub max_future_skew: Duration,
-    /// When a condition that holds gives an alert: when it begins to hold, or on every event.
-    pub refire: Refire,
-    /// Which matches become alerts.
-    pub emit: Emit,
-    /// Bounds on what is kept; what is beyond is evicted, oldest first.
-    pub limits: LimitsSpec,
-}
-
-impl Default for CorrelationSpec {
-    fn default() -> Self {
-        Self {
-            timestamp_fields: vec!["UtcTime".to_owned(), "@timestamp".to_owned()],
-            timestamp_fallback: TimestampFallback::default(),
-            allowed_lateness: duration("5m"),
-            max_future_skew: duration("5m"),
-            refire: Refire::default(),
-            emit: Emit::default(),
-            limits: LimitsSpec::default(),
-        }
-    }
-}
-
-/// The time of an event without a timestamp field.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TimestampFallback {
-    /// When JetStream stored it.
-    #[default]
-    Published,
-    /// When the worker saw it.
-    WallClock,
-    /// None: detections only.
-    Skip,
-}
-
-/// When a condition that holds gives an alert.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refire {
-    /// On the event that makes it true.
-    #[default]
-    OncePerWindow,
-    /// On every event while it is true.
-    EveryEvent,
-}
-
-/// Which matches become alerts.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Emit {
-    /// Detections and correlations.
-    #[default]
-    All,
-    /// Correlations only.
-    Correlations,
-}
-
-/// Bounds on what a pipeline keeps.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct LimitsSpec {
-    /// Groups over all correlations.
-    #[schemars(range(min = 1, max = 100_000_000))]
-    pub groups: i64,
-    /// Entries of one group's window.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub events_per_group: i64,
-}
-
-impl Default for LimitsSpec {
-    fn default() -> Self {
-        Self {
-            groups: 1_000_000,
-            events_per_group: 10_000,
-        }
-    }
-}
-
 /// When a batch of events is committed.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -327,103 +242,6 @@ impl Default for CommitSpec {
     }
 }
 
-/// Where the windows are kept.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct StateSpec {
-    /// The volume.
-    pub storage: StorageSpec,
-}
-
-/// The worker's volume.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("state.storage.storageClassName cannot be changed"))]
-#[serde(rename_all = "camelCase")]
-pub struct StorageSpec {
-    /// Its size; it can only grow, and only where the storage class allows it.
-    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0").message("state.storage.size can only grow"))]
-    #[serde(default = "default_size")]
-    pub size: Bytes,
-    /// Its class; the cluster's default when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub storage_class_name: Option<String>,
-    /// ReadWriteOncePod where the driver has it.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("state.storage.accessMode cannot be changed"))]
-    #[serde(default)]
-    pub access_mode: AccessMode,
-}
-
-impl Default for StorageSpec {
-    fn default() -> Self {
-        Self {
-            size: default_size(),
-            storage_class_name: None,
-            access_mode: AccessMode::default(),
-        }
-    }
-}
-
-/// Who may mount the volume.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AccessMode {
-    /// One node at a time.
-    #[default]
-    ReadWriteOnce,
-    /// One pod at a time.
-    ReadWriteOncePod,
-}
-
-/// The stream that takes alerts.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AlertsSpec {
-    /// Copies of the pipeline's own streams: 3 when NATS is clustered, else 1, unless set.
-    #[x_kube(validation = Rule::new("self != 2").message("2 replicas need both servers for every write: use 1, 3 or 5"))]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 5))]
-    pub replicas: Option<i32>,
-    /// How long alerts, and with them their ids, are kept.
-    #[serde(default = "default_alerts_age")]
-    pub max_age: Duration,
-    /// How much is kept. New alerts wait at 95 % of it; none is dropped.
-    #[serde(default = "default_alerts_bytes")]
-    pub max_bytes: Bytes,
-}
-
-impl Default for AlertsSpec {
-    fn default() -> Self {
-        Self {
-            replicas: None,
-            max_age: default_alerts_age(),
-            max_bytes: default_alerts_bytes(),
-        }
-    }
-}
-
-/// The stream that takes events that cannot be applied.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct DeadLettersSpec {
-    /// How long they are kept.
-    pub max_age: Duration,
-    /// How much is kept. Events wait at 95 % of it; none is dropped.
-    pub max_bytes: Bytes,
-    /// Deaths of the worker with exactly one event in flight after which that event is parked.
-    #[schemars(range(min = 1, max = 100))]
-    pub max_attempts: i32,
-}
-
-impl Default for DeadLettersSpec {
-    fn default() -> Self {
-        Self {
-            max_age: duration("30d"),
-            max_bytes: bytes("1Gi"),
-            max_attempts: 3,
-        }
-    }
-}
-
 /// What becomes of volume, streams and checkpoint when the pipeline is deleted.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeletionPolicy {
@@ -432,18 +250,6 @@ pub enum DeletionPolicy {
     Retain,
     /// They are deleted with it.
     Delete,
-}
-
-fn default_size() -> Bytes {
-    bytes("5Gi")
-}
-
-fn default_alerts_age() -> Duration {
-    duration("30d")
-}
-
-fn default_alerts_bytes() -> Bytes {
-    bytes("10Gi")
 }
 
 fn duration(text: &str) -> Duration {

@@ -3,14 +3,13 @@
 //! What is read comes from the leader. A stream that does not exist is an exact answer (`None`), never
 //! guessed from silence. The source stream is only ever read.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use lookback_protocol::position::{StreamIdentity, StreamSeq};
 use lookback_protocol::start::StreamFacts;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::api::{ApiError, TIMEOUT};
 use super::connect::Nats;
@@ -41,8 +40,6 @@ pub struct StreamState {
     pub first_ts: Timestamp,
     /// The last sequence ever stored.
     pub last_seq: u64,
-    #[serde(default)]
-    subjects: BTreeMap<String, u64>,
 }
 
 impl ObservedStream {
@@ -128,44 +125,9 @@ pub async fn delete(nats: &Nats, name: &str, owner: &str) -> Result<Deleted, Obj
     object(name).delete(nats, owner).await
 }
 
-/// How many subjects under `filter` hold a message.
-///
-/// # Errors
-/// [`ObjectError::Api`] when there is no answer, or no such stream.
-pub async fn count_subjects(nats: &Nats, name: &str, filter: &str) -> Result<u64, ObjectError> {
-    let mut counted = 0;
-    loop {
-        let page = subjects_page(nats, name, filter, counted)
-            .await
-            .map_err(|source| ObjectError::Api {
-                operation: "count the subjects of",
-                kind: "stream",
-                name: name.to_owned(),
-                source,
-            })?;
-        counted += page;
-        if page == 0 {
-            return Ok(counted);
-        }
-    }
-}
-
 pub(super) async fn info(nats: &Nats, name: &str) -> Result<ObservedStream, ApiError> {
     nats.api(&format!("STREAM.INFO.{name}"), &Value::Null, TIMEOUT)
         .await
-}
-
-async fn subjects_page(
-    nats: &Nats,
-    name: &str,
-    filter: &str,
-    offset: u64,
-) -> Result<u64, ApiError> {
-    let body = json!({ "subjects_filter": filter, "offset": offset });
-    let info: ObservedStream = nats
-        .api(&format!("STREAM.INFO.{name}"), &body, TIMEOUT)
-        .await?;
-    Ok(u64::try_from(info.state.subjects.len()).unwrap_or(u64::MAX))
 }
 
 fn object(name: &str) -> Object<'_> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lookback_protocol::checkpoint::{Checkpoint, Hold, Phase};
 use lookback_protocol::names::PipelineKey;
-use lookback_protocol::position::Epoch;
+use lookback_protocol::position::{Epoch, StreamSeq};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::debug;
@@ -28,7 +28,7 @@ struct News {
     phase: Phase,
     held: Option<Hold>,
     engine_digest: String,
-    gaps: usize,
+    expired_through: Option<StreamSeq>,
     parked: bool,
 }
 
@@ -79,7 +79,7 @@ fn news(checkpoint: Checkpoint) -> News {
         phase: checkpoint.phase,
         held: checkpoint.held,
         engine_digest: checkpoint.engine_digest,
-        gaps: checkpoint.gaps.len(),
+        expired_through: checkpoint.gaps.last().map(|gap| gap.to),
         parked: checkpoint.counters.dead_letters > 0,
     }
 }

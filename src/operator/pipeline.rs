@@ -276,7 +276,7 @@ async fn write_status(
             source: Box::new(source),
         })?;
     let notices = notices::changes(pipeline.status.as_ref(), status);
-    publish(pipeline, notices.as_slice(), context).await;
+    publish(pipeline, &notices, context).await;
     Ok(())
 }
 

@@ -11,6 +11,10 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, pa
 use super::Commit;
 use super::error::{During, StateError};
 
+/// Ranges kept apart. Every checkpoint carries them in one message, so a worker that retention is
+/// always ahead of must not gather them without end.
+pub(super) const MAX_GAPS: u32 = 100;
+
 pub(super) fn advance(
     transaction: &Transaction<'_>,
     commit: &Commit<'_>,
@@ -125,15 +129,11 @@ pub(super) fn gaps(connection: &Connection) -> Result<Vec<Gap>, StateError> {
         .during("read the gaps")
 }
 
+/// Ranges that touch become one; beyond [`MAX_GAPS`] the two oldest do.
 pub(super) fn append_gap(transaction: &Transaction<'_>, gap: &Gap) -> Result<(), StateError> {
-    transaction
-        .execute(
-            "INSERT INTO gaps (first, last, possible) VALUES (?1, ?2, ?3)
-             ON CONFLICT (first) DO UPDATE SET last = max(last, excluded.last)",
-            params![gap.from.0, gap.to.0, gap.possible],
-        )
-        .during("append a gap")?;
-    Ok(())
+    extend_or_insert_gap(transaction, gap)
+        .and_then(|()| join_oldest_gaps(transaction))
+        .during("append a gap")
 }
 
 pub(super) fn acknowledged(connection: &Connection) -> Result<BTreeMap<String, u64>, StateError> {
@@ -171,6 +171,42 @@ pub(super) fn unreadable(
         Ok(index) => rusqlite::Error::FromSqlConversionFailure(index, Type::Text, error),
         Err(error) => error,
     }
+}
+
+fn extend_or_insert_gap(transaction: &Transaction<'_>, gap: &Gap) -> rusqlite::Result<()> {
+    let values = params![gap.from.0, gap.to.0, gap.possible];
+    let extended = transaction.execute(
+        "UPDATE gaps SET last = max(last, ?2)
+         WHERE first <= ?1 AND last >= ?1 - 1 AND (possible = ?3 OR last >= ?2)",
+        values,
+    )?;
+    if extended == 0 {
+        transaction.execute(
+            "INSERT INTO gaps (first, last, possible) VALUES (?1, ?2, ?3)
+             ON CONFLICT (first) DO UPDATE SET last = max(last, excluded.last)",
+            values,
+        )?;
+    }
+    Ok(())
+}
+
+fn join_oldest_gaps(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let count: u32 = transaction.query_row("SELECT count(*) FROM gaps", [], |row| row.get(0))?;
+    if count <= MAX_GAPS {
+        return Ok(());
+    }
+    let (second, last): (u64, u64) = transaction.query_row(
+        "SELECT first, last FROM gaps ORDER BY first LIMIT 1 OFFSET 1",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    transaction.execute("DELETE FROM gaps WHERE first = ?1", [second])?;
+    transaction.execute(
+        "UPDATE gaps SET last = max(last, ?1), possible = 1
+         WHERE first = (SELECT min(first) FROM gaps)",
+        [last],
+    )?;
+    Ok(())
 }
 
 fn acknowledge(

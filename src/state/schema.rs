@@ -17,6 +17,7 @@ use super::error::{Kind, OpenError, kind};
 /// - `meta` has one row from the first start decision on. `position` only grows; `published` is NULL
 ///   until the first commit and then the time of the message at `position`; `published_through` only
 ///   grows. Position, windows, counters and PubAcks move in one transaction.
+/// - `gaps` do not touch each other, and there are at most a hundred.
 /// - `groups` is what the engine holds after applying every event up to `position`, under the rules
 ///   of the last segment of `lineage`. A correlation is known by its fingerprint, stored once.
 /// - `lineage`: the segment with the highest `id` is current; each but the last had an event applied

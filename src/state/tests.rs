@@ -277,8 +277,13 @@ fn the_fingerprint_of_a_correlation_without_groups_is_forgotten_at_the_next_begi
 fn what_is_published_is_raised_and_never_lowered() {
     let volume = Volume::new();
     let mut file = volume.begun();
-    file.raise_published_through(StreamSeq(20)).unwrap();
-    file.raise_published_through(StreamSeq(10)).unwrap();
+    for published_through in [20, 10] {
+        let begin = Begin {
+            published_through: StreamSeq(published_through),
+            ..begin_at(Position::before(StreamSeq(1)))
+        };
+        file.begin(&identity(), &begin).unwrap();
+    }
     commit_to(&mut file, 5, &Changes::default()).unwrap();
     file.begin(&identity(), &begin_at(at(5))).unwrap();
     assert_eq!(state(&file).published_through, StreamSeq(20));
@@ -301,24 +306,66 @@ fn pub_ack_sequences_are_never_lowered() {
     assert_eq!(file.acknowledged().unwrap()["ALERTS"], 30);
 }
 
-#[test]
-fn gaps_are_appended() {
-    let volume = Volume::new();
-    let mut file = volume.begun();
-    let gap = |from, to| Gap {
+fn gap(from: u64, to: u64, possible: bool) -> Gap {
+    Gap {
         from: StreamSeq(from),
         to: StreamSeq(to),
-        possible: true,
-    };
-    for gap in [gap(1, 4), gap(5, 9)] {
+        possible,
+    }
+}
+
+/// What the file holds after these gaps, one after the other.
+fn with_gaps(gaps: impl IntoIterator<Item = Gap>) -> Vec<Gap> {
+    let volume = Volume::new();
+    let mut file = volume.begun();
+    for gap in gaps {
         let begin = Begin {
             gap: Some(gap),
             ..begin_at(Position::before(StreamSeq(1)))
         };
         file.begin(&identity(), &begin).unwrap();
     }
-    assert_eq!(file.gaps().unwrap(), [gap(1, 4), gap(5, 9)]);
     assert_eq!(state(&file).gaps, file.gaps().unwrap());
+    file.gaps().unwrap()
+}
+
+#[test]
+fn gaps_with_events_between_them_are_kept_apart() {
+    let gaps = [gap(1, 4, false), gap(6, 9, false)];
+    assert_eq!(with_gaps(gaps.clone()), gaps);
+}
+
+#[test]
+fn gaps_that_touch_are_one() {
+    assert_eq!(
+        with_gaps([gap(1, 4, true), gap(5, 9, true)]),
+        [gap(1, 9, true)]
+    );
+}
+
+#[test]
+fn a_gap_that_is_known_to_be_one_does_not_swallow_one_that_may_be() {
+    let gaps = [gap(1, 4, false), gap(5, 9, true)];
+    assert_eq!(with_gaps(gaps.clone()), gaps);
+}
+
+#[test]
+fn a_gap_that_is_reported_again_changes_nothing() {
+    let [first, second] = [gap(1, 4, true), gap(5, 9, true)];
+    assert_eq!(
+        with_gaps([first, second.clone(), second]),
+        [gap(1, 9, true)]
+    );
+}
+
+#[test]
+fn gaps_do_not_grow_without_end_and_the_newest_stay_exact() {
+    let count = u64::from(meta::MAX_GAPS) + 50;
+    let all = (0..count).map(|at| gap(10 * at + 1, 10 * at + 5, false));
+    let kept = with_gaps(all);
+    assert_eq!(kept.len(), usize::try_from(meta::MAX_GAPS).unwrap());
+    assert_eq!(kept[0], gap(1, 505, true));
+    assert_eq!(kept[1], gap(511, 515, false));
 }
 
 #[test]

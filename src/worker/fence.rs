@@ -40,7 +40,7 @@ impl<C: Checkpoints> Fence<C> {
         &self.incarnation
     }
 
-    /// What this incarnation last wrote.
+    /// What the server last held of this incarnation, as far as is known.
     pub(super) fn written(&self) -> Option<&Checkpoint> {
         self.written.as_ref()
     }
@@ -68,10 +68,15 @@ impl<C: Checkpoints> Fence<C> {
         Ok(())
     }
 
-    /// Reads the checkpoint from the leader, adopts its revision, and gives what it says.
+    /// Reads the checkpoint from the leader, adopts it with its revision, and gives what it says.
+    ///
+    /// Revisions only grow, and which of two incarnations is the newer cannot be told from their ids,
+    /// which hold clocks of different machines. So another's record below our own revision is one from
+    /// before we took over, in a bucket that NATS restored from an older copy.
     ///
     /// # Errors
-    /// [`Stop::Fenced`] when another incarnation wrote it.
+    /// [`Stop::Fenced`] when another incarnation wrote it after us, [`Stop::CheckpointRegressed`] when
+    /// before us.
     pub(super) async fn check(&mut self) -> Result<Checkpoint, Stop> {
         let mine = self.incarnation.clone();
         let Some((found, revision)) = self.checkpoints.load().await? else {
@@ -79,9 +84,13 @@ impl<C: Checkpoints> Fence<C> {
         };
         if found.incarnation != mine {
             let other = found.incarnation;
-            return Err(Stop::Fenced { mine, other });
+            return Err(match self.revision {
+                Some(ours) if revision < ours => Stop::CheckpointRegressed { mine, other },
+                _ => Stop::Fenced { mine, other },
+            });
         }
         self.revision = Some(revision);
+        self.written = Some(found.clone());
         Ok(found)
     }
 

@@ -285,8 +285,10 @@ fn refusal(item: &Item, error: &StoreError) -> Hold {
 
 fn verb(reason: HoldReason) -> &'static str {
     match reason {
-        HoldReason::AlertsFull => "archive alerts, or raise alerts.maxBytes",
-        HoldReason::DeadLettersFull => "discard dead letters, or raise deadLetters.maxBytes",
+        HoldReason::AlertsFull => "raise spec.alerts.maxBytes, or purge alerts that are done with",
+        HoldReason::DeadLettersFull => {
+            "raise spec.deadLetters.maxBytes, or purge dead letters that are done with"
+        }
         HoldReason::StoreUnavailable => "the worker tries again by itself",
     }
 }

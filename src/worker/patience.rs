@@ -87,7 +87,7 @@ impl Patience {
         if since.elapsed() >= SILENCE {
             return Err(Stop::Unavailable(error).into());
         }
-        warn!(error = chain(&error), "No answer, trying again");
+        warn!(error = chain(&error), "No usable answer, trying again");
         shutdown
             .sleep(self.delays.next().unwrap_or(LAST_DELAY))
             .await

@@ -16,7 +16,7 @@ use lookback_protocol::start::{MessageAt, StoreFacts, StreamFacts};
 
 /// An operation that got no usable answer: it may or may not have happened.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} of {object} got no answer")]
+#[error("{operation} of {object} got no usable answer")]
 pub struct Unavailable {
     /// For example `CONSUMER.RESET`.
     pub operation: &'static str,
@@ -184,7 +184,7 @@ pub struct DeadLetter {
     pub id: String,
     /// Why.
     pub reason: lookback_protocol::deadletter::Reason,
-    /// The error in words.
+    /// The error in words; it may quote the event, and the store cuts it.
     pub error: String,
     /// The source stream's name.
     pub stream: String,
@@ -237,8 +237,8 @@ impl Room {
     }
 }
 
-/// The revision of a checkpoint: the sequence of its message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The revision of a checkpoint: the sequence of its message. A later write has a higher one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision(pub u64);
 
 /// Why a checkpoint was not read or written.

@@ -22,8 +22,6 @@ const DATA_TRUNCATED: &str = "lookback.dev/data-truncated";
 const GROUP_KEY_TRUNCATED: &str = "lookback.dev/group-key-truncated";
 /// A group value is cut at this many bytes; the id is made from the whole.
 const MAX_GROUP_VALUE_BYTES: usize = 4096;
-/// A dead letter's error stands in a header.
-const MAX_ERROR_BYTES: usize = 1024;
 
 /// Writes alerts and dead letters in the name of one worker.
 #[derive(Clone, Debug)]
@@ -108,7 +106,7 @@ impl Scribe {
         DeadLetter {
             id: dead_letter_id(self.partition, &self.origin(delivery)),
             reason,
-            error: one_line(error),
+            error: error.to_owned(),
             stream: self.stream.name.clone(),
             delivery: delivery.clone(),
             attempts,
@@ -158,13 +156,6 @@ fn cut_group_key(group_key: &mut [GroupField]) -> Option<usize> {
         cut(&mut part.value, MAX_GROUP_VALUE_BYTES);
     }
     Some(longest)
-}
-
-/// Header values hold no line breaks.
-fn one_line(error: &str) -> String {
-    let mut line = error.replace(|c: char| c.is_control(), " ");
-    cut(&mut line, MAX_ERROR_BYTES);
-    line
 }
 
 fn cut(text: &mut String, bytes: usize) {
@@ -241,12 +232,5 @@ mod tests {
         assert_eq!(a.group_key, b.group_key);
         assert_eq!(a.group_key[0].value.len(), MAX_GROUP_VALUE_BYTES);
         assert_ne!(a.id, b.id);
-    }
-
-    #[test]
-    fn an_error_fits_into_a_header() {
-        let line = one_line(&format!("two\r\nlines {}", "x".repeat(5000)));
-        assert_eq!(line.len(), MAX_ERROR_BYTES);
-        assert!(line.starts_with("two  lines x"));
     }
 }

@@ -40,6 +40,10 @@ pub(super) enum Stop {
     UnreadableCheckpoint(#[source] serde_json::Error),
     #[error("incarnation {other} has taken this partition over from {mine}")]
     Fenced { mine: String, other: String },
+    #[error(
+        "the checkpoint of this partition is one of incarnation {other}, from before {mine} took over: NATS was restored from an older copy; the worker starts again and checks what is left"
+    )]
+    CheckpointRegressed { mine: String, other: String },
     #[error("the checkpoint of this partition was deleted while incarnation {mine} worked")]
     CheckpointDeleted { mine: String },
     #[error("consumer {consumer} of stream {stream} does not exist; the operator makes it again")]
@@ -73,7 +77,7 @@ impl Stop {
             | Self::State(StateError::Io { .. } | StateError::Refused { .. }) => {
                 ExitReason::Internal
             }
-            Self::Unavailable(_) => ExitReason::NatsUnavailable,
+            Self::Unavailable(_) | Self::CheckpointRegressed { .. } => ExitReason::NatsUnavailable,
             Self::Fenced { .. } | Self::CheckpointDeleted { .. } => ExitReason::Fenced,
             Self::ConsumerMissing { .. } => ExitReason::ConsumerMissing,
         }
@@ -86,6 +90,9 @@ impl Stop {
                     ("incarnation", mine.clone()),
                     ("takenOverBy", other.clone()),
                 ]
+            }
+            Self::CheckpointRegressed { mine, other } => {
+                vec![("incarnation", mine.clone()), ("found", other.clone())]
             }
             Self::ConsumerMissing { consumer, stream } => {
                 vec![("consumer", consumer.clone()), ("stream", stream.clone())]

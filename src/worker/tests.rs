@@ -190,6 +190,58 @@ async fn a_worker_that_was_replaced_stops_before_it_acks() {
     assert!(!bench.world().journal.iter().any(acked));
 }
 
+/// Incarnation ids hold the clocks of different machines, so they say nothing about which is newer.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_from_before_the_takeover_is_not_taken_for_a_replacement() {
+    let mut bench = Bench::new(&[OTHER; 4]);
+    bench.run().await;
+    let before = bench.world().checkpoint.clone();
+    let mut worker = Box::pin(super::run(bench.deps(), std::future::pending()));
+    let quiet = tokio::time::timeout(Duration::from_secs(10), &mut worker).await;
+    assert!(quiet.is_err());
+    bench.world().checkpoint = before;
+    bench
+        .world()
+        .events
+        .push(Bytes::from_static(OTHER.as_bytes()));
+    let ended = worker.await;
+    assert_eq!(ended.reason, ExitReason::NatsUnavailable, "{ended:?}");
+    assert!(ended.message.contains("older copy"), "{ended:?}");
+}
+
+/// What was said before a reset must stand in NATS when the reset comes, not only once have been there.
+#[tokio::test(start_paused = true)]
+async fn an_older_checkpoint_of_our_own_is_written_anew_before_the_reset() {
+    let mut bench = Bench::new(&[]);
+    let mut worker = Box::pin(super::run(bench.deps(), std::future::pending()));
+    let quiet = tokio::time::timeout(Duration::from_secs(10), &mut worker).await;
+    assert!(quiet.is_err());
+    let older = bench.world().checkpoint.clone();
+    bench
+        .world()
+        .events
+        .push(Bytes::from_static(OTHER.as_bytes()));
+    let quiet = tokio::time::timeout(Duration::from_secs(10), &mut worker).await;
+    assert!(quiet.is_err());
+    bench.world().checkpoint = older;
+    bench.world().steal = true;
+    bench
+        .world()
+        .events
+        .push(Bytes::from_static(OTHER.as_bytes()));
+    let quiet = tokio::time::timeout(Duration::from_secs(10), &mut worker).await;
+    assert!(quiet.is_err());
+    let world = bench.world();
+    let reset = world
+        .journal
+        .iter()
+        .rposition(|step| matches!(step, Step::Reset(_)));
+    assert_eq!(
+        world.journal[reset.unwrap() - 1..=reset.unwrap()],
+        [Step::Checkpoint(1), Step::Reset(2)]
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_store_holds_and_heals() {
     let mut bench = Bench::new(&[MATCH; 7]);

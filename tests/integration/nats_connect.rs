@@ -1,14 +1,15 @@
 //! Connecting: credentials, errors, and what is known of the server.
 
 use std::fs;
-use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use data_encoding::BASE64URL_NOPAD;
 use lookback::nats::connect::{Auth, ConnectError, Material, Nats, Options, Target};
-use lookback_dev::support::{NatsServer, Settings, eventually};
+use lookback_dev::support::{NatsServer, Settings, binary, eventually};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::nats_fixture::{Fixture, SOON, connect, target};
 
@@ -237,25 +238,32 @@ async fn credentials_of_another_operator_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// A server with the certificate of `tests/integration/tls`, which that CA made for 127.0.0.1.
-async fn tls_server() -> Result<NatsServer> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/tls");
+/// A server with a certificate for 127.0.0.1, and the folder with the CA that made it, `ca.pem`.
+async fn tls_server() -> Result<(NatsServer, TempDir)> {
+    let dir = tempfile::tempdir()?;
+    let made = Command::new(binary("localcluster")?)
+        .arg("make-certificates")
+        .arg("--out")
+        .arg(dir.path())
+        .status()?;
+    ensure!(made.success(), "no certificates were made");
     let extra = format!(
         "tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n",
-        dir.join("server.pem").display(),
-        dir.join("server-key.pem").display()
+        dir.path().join("server.pem").display(),
+        dir.path().join("server-key.pem").display()
     );
-    NatsServer::start_with(Settings {
+    let server = NatsServer::start_with(Settings {
         extra,
         ..Settings::default()
     })
-    .await
+    .await?;
+    Ok((server, dir))
 }
 
 #[tokio::test]
 async fn a_server_of_our_ca_is_trusted_by_file_and_by_secret() -> Result<()> {
-    let server = tls_server().await?;
-    let ca = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/tls/ca.pem");
+    let (server, dir) = tls_server().await?;
+    let ca = dir.path().join("ca.pem");
     for material in [Material::File(ca.clone()), Material::Bytes(fs::read(ca)?)] {
         let target = Target {
             ca: Some(material),
@@ -270,7 +278,7 @@ async fn a_server_of_our_ca_is_trusted_by_file_and_by_secret() -> Result<()> {
 
 #[tokio::test]
 async fn a_server_of_an_unknown_ca_is_refused() -> Result<()> {
-    let server = tls_server().await?;
+    let (server, _dir) = tls_server().await?;
     let error = Nats::connect(&target(server.url()), &Options::named("test"))
         .await
         .unwrap_err();

@@ -354,7 +354,7 @@ async fn a_reset_of_a_missing_consumer_fails_within_seconds() -> Result<()> {
     let error = reset.unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("CONSUMER.RESET of {CONSUMER} got no answer")
+        format!("CONSUMER.RESET of {CONSUMER} got no usable answer")
     );
     Ok(())
 }

@@ -169,20 +169,6 @@ async fn three_replicas_on_one_server_are_refused_by_name() -> Result<()> {
 }
 
 #[tokio::test]
-async fn subjects_are_counted_by_state() -> Result<()> {
-    let fixture = Fixture::bare().await?;
-    streams::ensure(&fixture.nats, &alerts()).await?;
-    for (state, id) in [("new", "A"), ("new", "B"), ("triage", "C")] {
-        let subject = key().alert_subject(state, id);
-        fixture.js.publish(subject, "{}".into()).await?.await?;
-    }
-    let filter = key().alert_subject("new", "*");
-    let counted = streams::count_subjects(&fixture.nats, &key().alerts_stream(), &filter).await?;
-    assert_eq!(counted, 2);
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_consumer_is_created_and_then_left_alone() -> Result<()> {
     let fixture = Fixture::bare().await?;
     fixture.create_events_stream().await?;

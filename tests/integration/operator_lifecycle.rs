@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use lookback::api::DetectionPipeline;
 use lookback::api::pipeline::FINALIZER;
 use lookback::api::status::Phase;
@@ -72,6 +73,37 @@ async fn the_api_server_refuses_names_and_values_that_cannot_work() -> Result<()
         let message = refusal(&world, name, path, value.clone()).await?;
         assert!(message.contains(expected), "{path}={value}: {message}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_api_server_accepts_what_the_documentation_shows() -> Result<()> {
+    let world = World::new().await?;
+    let readme = include_str!("../../README.md");
+    let shown = readme
+        .split("```")
+        .filter_map(|block| block.strip_prefix("yaml\n"))
+        .flat_map(|block| block.split("---\n"))
+        .filter(|document| document.contains("kind: DetectionPipeline"));
+    let examples = [
+        include_str!("../../deploy/examples/pipeline.yaml"),
+        include_str!("../../deploy/examples/pipeline-full.yaml"),
+    ];
+    let parameters = PatchParams::apply("test").dry_run().validation_strict();
+    let mut accepted = 0;
+    for document in shown.chain(examples) {
+        let mut pipeline: Value = serde_saphyr::from_str(document)?;
+        pipeline["metadata"]["namespace"] = Value::from(world.namespace.clone());
+        let name = format!("shown-{accepted}");
+        pipeline["metadata"]["name"] = Value::from(name.clone());
+        world
+            .api::<DetectionPipeline>()
+            .patch(&name, &parameters, &Patch::Apply(&pipeline))
+            .await
+            .with_context(|| document.to_owned())?;
+        accepted += 1;
+    }
+    ensure!(accepted == 3, "{accepted} pipelines are shown");
     Ok(())
 }
 
@@ -195,6 +227,31 @@ async fn a_pipeline_that_deletes_takes_its_streams_consumer_and_checkpoint_along
             .messages,
         0
     );
+    operator.end().await
+}
+
+#[tokio::test]
+async fn a_policy_changed_just_before_the_deletion_takes_the_volume_along() -> Result<()> {
+    let world = World::new().await?;
+    let operator = world.operator().await?;
+    world.create(world.spec()).await?;
+    world
+        .appears::<PersistentVolumeClaim>("state-edr-0")
+        .await?;
+    operator.end().await?;
+    let delete = json!({
+        "metadata": {"finalizers": [FINALIZER]}, "spec": {"deletionPolicy": "Delete"},
+    });
+    world.merge::<DetectionPipeline>(NAME, delete).await?;
+    world
+        .api::<DetectionPipeline>()
+        .delete(NAME, &DeleteParams::default())
+        .await?;
+    let operator = world.operator().await?;
+    world.disappears::<DetectionPipeline>(NAME).await?;
+    world
+        .disappears::<PersistentVolumeClaim>("state-edr-0")
+        .await?;
     operator.end().await
 }
 

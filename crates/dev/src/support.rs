@@ -5,6 +5,7 @@
 //! - [`eventually`](fn@eventually): waiting for something to become true.
 //! - [`nats`]: a NATS server, and a cluster of three.
 //! - [`node`]: a full local cluster with real pods.
+//! - [`ports`]: free ports of this machine.
 //! - [`proxy`]: a TCP proxy that cuts and freezes connections.
 
 pub mod api_server;

@@ -69,7 +69,8 @@ pub struct Gap {
     pub from: StreamSeq,
     /// The last sequence not read.
     pub to: StreamSeq,
-    /// A filter is set, so it is not known how many of them, if any, were ours.
+    /// It is not known how many of them, if any, were ours and unread: a filter is set, or several
+    /// ranges were joined into this one.
     pub possible: bool,
 }
 

@@ -1,9 +1,11 @@
 //! The end of a pipeline with `deletionPolicy: Delete`: first the workers, so that nothing writes any
 //! more, then consumer, streams and checkpoint, each only if its metadata says that it is ours. The
-//! volume goes with the StatefulSet, by its retention policy.
+//! volume goes with the StatefulSet (`volumes`).
 //!
 //! A NATS that does not answer must not keep a namespace from going: after the deadline the finalizer
 //! goes anyway, and an Event names what is left.
+
+mod volumes;
 
 use std::time::Duration;
 
@@ -120,20 +122,16 @@ fn progress(
 
 /// Deletes the StatefulSet; what is left of it, if anything.
 async fn workers(key: &PipelineKey, context: &Context) -> Result<Option<String>, Error> {
-    let failed = |verb, kind| {
-        let pipeline = key.to_string();
-        move |source: kube::Error| Error::Api {
-            verb,
-            kind,
-            pipeline,
-            source: Box::new(source),
-        }
-    };
+    let failed = |verb, kind| api_error(key, verb, kind);
     let client = &context.client;
     let sets = Api::<StatefulSet>::namespaced(client.clone(), key.namespace());
     let owned = owned_by(key);
-    let existing = sets.list_metadata(&owned).await;
-    for set in existing.map_err(failed("list", "StatefulSets"))? {
+    let existing = sets.list(&owned).await;
+    let existing = existing.map_err(failed("list", "StatefulSets"))?.items;
+    if let Some(left) = volumes::bind(&existing, key, context).await? {
+        return Ok(Some(left));
+    }
+    for set in existing {
         let parameters = DeleteParams::background().preconditions(Preconditions {
             uid: set.uid(),
             resource_version: None,
@@ -186,6 +184,20 @@ fn left(deleted: Result<Deleted, ObjectError>) -> Option<String> {
     match deleted {
         Ok(Deleted::Now | Deleted::Absent) | Err(ObjectError::Foreign { .. }) => None,
         Err(error) => Some(chain(&error)),
+    }
+}
+
+fn api_error(
+    key: &PipelineKey,
+    verb: &'static str,
+    kind: &'static str,
+) -> impl FnOnce(kube::Error) -> Error {
+    let pipeline = key.to_string();
+    move |source| Error::Api {
+        verb,
+        kind,
+        pipeline,
+        source: Box::new(source),
     }
 }
 

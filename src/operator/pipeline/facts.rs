@@ -1,5 +1,5 @@
 //! What the dereference step found outside: plain data, so that the steps after it are pure. Nothing
-//! here holds a secret; of a Secret only its presence and a hash are known.
+//! here holds a secret; of a Secret only whether its keys are there.
 
 use std::collections::BTreeMap;
 

@@ -12,8 +12,9 @@ import (
 )
 
 var plainCommands = map[string]func(context.Context, workspace, []string) error{
-	"build":      buildCommand,
-	"make-image": makeImageCommand,
+	"build":             buildCommand,
+	"make-certificates": makeCertificatesCommand,
+	"make-image":        makeImageCommand,
 }
 
 var clusterCommands = map[string]func(context.Context, workspace, cluster, []string) error{

@@ -39,10 +39,12 @@ const usage = `localcluster: a Kubernetes cluster and a NATS server on this mach
   nats start|stop|kill|restart
   apiserver start|stop|kill|restart
   load-image FILE.tar        give an image to the node
+  make-certificates --out DIR
+                             write a new CA, and a certificate of it for 127.0.0.1 with its key
   make-image --ref REF --out FILE [--user UID:GID] --entrypoint WORD... SOURCE:DESTINATION...
                              write an image as an OCI tarball
 
-Every command but build and make-image takes --name NAME as its first argument
+Every command but build and make-... takes --name NAME as its first argument
 (default: $LOOKBACK_CLUSTER, else ` + defaultCluster + `); names tell clusters apart that run side by side.
 `
 

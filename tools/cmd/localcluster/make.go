@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 func buildCommand(ctx context.Context, w workspace, args []string) error {
@@ -31,6 +34,41 @@ func buildCommand(ctx context.Context, w workspace, args []string) error {
 			return err
 		}
 		fmt.Println(filepath.Join(folder, p.name))
+	}
+	return nil
+}
+
+// makeCertificatesCommand is for tests of TLS: no key has to be kept for them.
+func makeCertificatesCommand(_ context.Context, _ workspace, args []string) error {
+	var out string
+	flags := newFlags("make-certificates")
+	flags.StringVar(&out, "out", "", "folder to write to")
+	if err := parse(flags, args, 0); err != nil {
+		return err
+	}
+	if out == "" {
+		return errors.New("make-certificates: --out is needed")
+	}
+	ca, err := newAuthority(time.Now())
+	if err != nil {
+		return err
+	}
+	certificate, key, err := ca.issue(identity{
+		name:   "localhost",
+		usage:  x509.ExtKeyUsageServerAuth,
+		hosts:  []string{"localhost"},
+		ips:    []net.IP{net.ParseIP("127.0.0.1")},
+		serial: 2,
+	})
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{
+		"ca.pem": ca.pem, "server.pem": certificate, "server-key.pem": key,
+	} {
+		if err := writeFile(filepath.Join(out, name), content); err != nil {
+			return err
+		}
 	}
 	return nil
 }

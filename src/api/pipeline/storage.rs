@@ -1,0 +1,117 @@
+//! What a spec may say about the volume and the pipeline's own streams.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{bytes, duration};
+use crate::api::{Bytes, Duration};
+
+/// Where the windows are kept.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StateSpec {
+    /// The volume.
+    pub storage: StorageSpec,
+}
+
+/// The worker's volume.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("state.storage.storageClassName cannot be changed"))]
+#[serde(rename_all = "camelCase")]
+pub struct StorageSpec {
+    /// Its size; it can only grow, and only where the storage class allows it.
+    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0").message("state.storage.size can only grow"))]
+    #[serde(default = "default_size")]
+    pub size: Bytes,
+    /// Its class; the cluster's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// ReadWriteOncePod where the driver has it.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("state.storage.accessMode cannot be changed"))]
+    #[serde(default)]
+    pub access_mode: AccessMode,
+}
+
+impl Default for StorageSpec {
+    fn default() -> Self {
+        Self {
+            size: default_size(),
+            storage_class_name: None,
+            access_mode: AccessMode::default(),
+        }
+    }
+}
+
+/// Who may mount the volume.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessMode {
+    /// One node at a time.
+    #[default]
+    ReadWriteOnce,
+    /// One pod at a time.
+    ReadWriteOncePod,
+}
+
+/// The stream that takes alerts.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertsSpec {
+    /// Copies of the pipeline's own streams: 3 when NATS is clustered, else 1, unless set.
+    #[x_kube(validation = Rule::new("self != 2").message("2 replicas need both servers for every write: use 1, 3 or 5"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 5))]
+    pub replicas: Option<i32>,
+    /// How long alerts, and with them their ids, are kept.
+    #[serde(default = "default_alerts_age")]
+    pub max_age: Duration,
+    /// How much is kept. New alerts wait at 95 % of it; none is dropped.
+    #[serde(default = "default_alerts_bytes")]
+    pub max_bytes: Bytes,
+}
+
+impl Default for AlertsSpec {
+    fn default() -> Self {
+        Self {
+            replicas: None,
+            max_age: default_alerts_age(),
+            max_bytes: default_alerts_bytes(),
+        }
+    }
+}
+
+/// The stream that takes events that cannot be applied.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeadLettersSpec {
+    /// How long they are kept.
+    pub max_age: Duration,
+    /// How much is kept. Events wait at 95 % of it; none is dropped.
+    pub max_bytes: Bytes,
+    /// Deaths of the worker with exactly one event in flight after which that event is parked.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: i32,
+}
+
+impl Default for DeadLettersSpec {
+    fn default() -> Self {
+        Self {
+            max_age: duration("30d"),
+            max_bytes: bytes("1Gi"),
+            max_attempts: 3,
+        }
+    }
+}
+
+fn default_size() -> Bytes {
+    bytes("5Gi")
+}
+
+fn default_alerts_age() -> Duration {
+    duration("30d")
+}
+
+fn default_alerts_bytes() -> Bytes {
+    bytes("10Gi")
+}
