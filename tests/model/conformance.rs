@@ -332,6 +332,9 @@ impl Real {
     async fn position(&mut self, next: u64) -> Result<()> {
         for mut old in self.beside.drain(..) {
             old.close().await?;
+            // Each log has a connection of its own: an answer over this one shows that the server has
+            // seen the end of the pull before the reset comes over the other.
+            old.consumer().await?;
         }
         eventually(SOON, "the consumer is positioned", async || {
             self.log.close().await?;
