@@ -346,7 +346,7 @@ impl Rig {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .unwrap();
+                .expect("a runtime needs only file descriptors");
             runtime.block_on(async move {
                 tokio::select! {
                     message = worker.work() => Some(message),
@@ -459,7 +459,7 @@ impl Worker {
         };
         let nats = Nats::connect(&target(self.launch.url), &options)
             .await
-            .unwrap();
+            .expect("NATS runs when a worker is started");
         let source = &self.config.source;
         let deps = Deps {
             log: JetStreamLog::new(nats.clone(), &source.stream.name, &source.consumer),
@@ -480,7 +480,7 @@ impl Worker {
 
 impl Running {
     pub(crate) fn position(&self) -> u64 {
-        u64::try_from(self.metrics.position.get()).unwrap()
+        u64::try_from(self.metrics.position.get()).expect("a sequence is not negative")
     }
 
     /// Waits until everything up to `sequence` is committed.

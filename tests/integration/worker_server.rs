@@ -249,7 +249,10 @@ async fn events_that_expire_unread_are_told_in_the_file_the_checkpoint_and_a_met
         to: StreamSeq(30),
         possible: false,
     };
-    assert_eq!(StateFile::open(&rig.state_file())?.gaps()?, [gap.clone()]);
+    assert_eq!(
+        StateFile::open(&rig.state_file())?.gaps()?,
+        std::slice::from_ref(&gap)
+    );
     assert_eq!(rig.checkpoint().await?.gaps, [gap]);
     assert_eq!(metric, 10);
     assert_eq!(rig.alerts().await?, 30);

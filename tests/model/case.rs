@@ -5,6 +5,7 @@
 mod ends;
 mod finish;
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +67,8 @@ pub(crate) struct Case {
     current: Option<Worker>,
     /// Older workers that do not know yet that they were replaced.
     pub(crate) zombies: Vec<Worker>,
+    /// The incarnations of all zombies there ever were.
+    left_behind: BTreeSet<String>,
     /// Where the next worker finds its state file.
     pub(crate) volume: Option<PathBuf>,
     /// Sequences that expired before they were read.
@@ -104,6 +107,7 @@ impl Case {
             started: 0,
             current: None,
             zombies: Vec::new(),
+            left_behind: BTreeSet::new(),
             volume: None,
             unread: Vec::new(),
             trust_gaps: false,
@@ -140,7 +144,7 @@ impl Case {
             rule_files: scenario::rule_files(),
             state_file: volume.join(STATE_FILE),
             pod: "edr-0".to_owned(),
-            incarnation: format!("incarnation-{process}"),
+            incarnation: incarnation(process),
             log: SimLog::new(&self.world, process),
             outbox: SimOutbox::new(&self.world, process),
             checkpoints: SimCheckpoints::new(&self.world, process),
@@ -182,8 +186,11 @@ impl Case {
             let message = self.end_within(Duration::from_secs(1)).await?;
             let heals = match message.reason {
                 ExitReason::NatsUnavailable | ExitReason::ConsumerMissing => true,
-                // The older one wrote between the newer one's read and its takeover.
-                ExitReason::Fenced => !self.zombies.is_empty(),
+                // The older one took over, or wrote, after the newer one had read.
+                ExitReason::Fenced => message
+                    .facts
+                    .get("takenOverBy")
+                    .is_some_and(|other| self.left_behind.contains(other)),
                 _ => false,
             };
             if !heals {
@@ -287,6 +294,10 @@ impl Drop for Case {
             worker.task.abort();
         }
     }
+}
+
+fn incarnation(process: u64) -> String {
+    format!("incarnation-{process}")
 }
 
 /// On tmpfs where there is one: the model asks the disk for nothing but order.

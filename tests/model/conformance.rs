@@ -167,8 +167,12 @@ impl Model {
                 }
             }
             Step::Position(next) => {
-                self.world.lock().server.close_all();
-                self.log.reset(StreamSeq(next)).await.expect("no faults");
+                {
+                    let mut state = self.world.lock();
+                    state.server.close_all();
+                    // Not by the port, which checks it against the state file of a worker.
+                    state.server.reset(next);
+                }
                 self.log.open().await.expect("no faults");
                 self.alone = true;
             }
@@ -328,6 +332,9 @@ impl Real {
     async fn position(&mut self, next: u64) -> Result<()> {
         for mut old in self.beside.drain(..) {
             old.close().await?;
+            // Each log has a connection of its own: an answer over this one shows that the server has
+            // seen the end of the pull before the reset comes over the other.
+            old.consumer().await?;
         }
         eventually(SOON, "the consumer is positioned", async || {
             self.log.close().await?;

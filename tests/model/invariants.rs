@@ -56,6 +56,16 @@ pub(crate) fn ack_is_covered(world: &World, process: u64, token: &AckToken) {
     }
 }
 
+/// I2: a reset moves the ack floor, so it never goes beyond what the state file holds.
+pub(crate) fn reset_is_covered(world: &World, process: u64, next: u64) {
+    let held = position_of(world, process);
+    if next > held + 1 {
+        world.violation(format!(
+            "I2: worker {process} resets the consumer to {next} while its state file holds {held}"
+        ));
+    }
+}
+
 /// The position in the state file of `process`, read from a copy because the file is locked.
 fn position_of(world: &World, process: u64) -> u64 {
     let volume = world.look(|state| state.processes[&process].volume.clone());

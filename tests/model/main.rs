@@ -41,12 +41,18 @@ fn random_schedules_end_as_the_uninterrupted_run() {
         None => 0..number("MODEL_CASES").unwrap_or(256),
     };
     for seed in seeds {
-        if let Err(failure) = in_model_time(schedule::run(seed)) {
-            panic!(
-                "{}\n{}\nto run this schedule again: MODEL_SEED={seed} cargo test --test model random_schedules",
-                failure.trace.join("\n"),
-                failure.breach
-            );
-        }
+        let (trace, breach) = in_model_time(schedule::run(seed));
+        assert_eq!(
+            breach,
+            None,
+            "{}\nto run this schedule again: MODEL_SEED={seed} cargo test --test model random_schedules",
+            trace.join("\n")
+        );
     }
+}
+
+#[test]
+fn a_seed_is_a_whole_schedule() {
+    let run = || in_model_time(schedule::run(7));
+    assert_eq!(run(), run());
 }

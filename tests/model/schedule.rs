@@ -66,23 +66,14 @@ const STEPS: [(Step, u64); 23] = [
     (Step::RestoreOlderVolume, 2),
 ];
 
-/// Runs the schedule of `seed` to its end.
-pub(crate) async fn run(seed: u64) -> Result<(), Failure> {
+/// Runs the schedule of `seed` to its end; gives everything that happened, and the first breach.
+pub(crate) async fn run(seed: u64) -> (Vec<String>, Option<String>) {
     let mut rng = Rng::new(seed);
     let mut case = Case::new(setup(seed, &mut rng));
     let mut schedule = Schedule::new(rng);
-    let done = schedule.play(&mut case).await;
-    done.map_err(|breach| Failure {
-        breach,
-        trace: case.world.look(|state| std::mem::take(&mut state.trace)),
-    })
-}
-
-/// What went wrong, and everything that happened before.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) breach: String,
-    pub(crate) trace: Vec<String>,
+    let breach = schedule.play(&mut case).await.err();
+    let trace = case.world.look(|state| std::mem::take(&mut state.trace));
+    (trace, breach)
 }
 
 fn setup(seed: u64, rng: &mut Rng) -> Setup {

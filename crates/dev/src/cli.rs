@@ -21,6 +21,7 @@ use lookback_protocol::names::PipelineKey;
 use lookback_protocol::position::StreamSeq;
 use serde::de::DeserializeOwned;
 
+use crate::bench::{self, BenchArgs};
 use crate::compare::{Comparison, stored_alerts, stored_dead_letters};
 use crate::events::{Plan, generate};
 use crate::oracle::{self, Findings, Segment, compile, lineage};
@@ -47,6 +48,8 @@ enum Command {
     Wait(WaitArgs),
     /// Compare what a pipeline stored with the oracle's findings; exit code 0 only if they are equal.
     Compare(CompareArgs),
+    /// Measure the worker over JetStream beside the evaluator alone, and print Markdown tables.
+    Bench(BenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +156,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Oracle(args) => print_findings(&args).await,
         Command::Wait(args) => wait(&args).await,
         Command::Compare(args) => compare(&args).await,
+        Command::Bench(args) => measure(&args).await,
     }
 }
 
@@ -247,12 +251,21 @@ async fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let alerts = stored_alerts(&jetstream, &pipeline).await?;
     let alerts = Comparison::new("alerts", &findings.alerts, &alerts);
     println!("{dead_letters}\n{alerts}");
-    let exact = dead_letters.is_exact() && alerts.is_exact();
-    Ok(if exact {
+    Ok(verdict(dead_letters.is_exact() && alerts.is_exact()))
+}
+
+async fn measure(args: &BenchArgs) -> Result<ExitCode> {
+    let (report, exact) = bench::run(args, |step| println!("bench: {step}")).await?;
+    println!("\n{report}");
+    Ok(verdict(exact))
+}
+
+fn verdict(exact: bool) -> ExitCode {
+    if exact {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 async fn wait(args: &WaitArgs) -> Result<ExitCode> {

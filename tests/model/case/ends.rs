@@ -6,7 +6,7 @@ use std::time::Duration;
 use lookback_protocol::termination::TerminationMessage;
 use tokio::time::{sleep, timeout};
 
-use super::{Case, Worker};
+use super::{Case, Worker, incarnation};
 use crate::invariants::{self, copy_volume};
 
 impl Case {
@@ -108,6 +108,7 @@ impl Case {
             std::fs::create_dir(&left).expect("a directory for a volume");
             copy_volume(&worker.volume, &left);
             self.volume = Some(left);
+            self.left_behind.insert(incarnation(process));
             self.zombies.push(worker);
         }
     }

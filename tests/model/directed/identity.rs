@@ -172,3 +172,19 @@ fn events_that_expire_on_their_way_to_a_running_worker_are_reported() {
         expect(gaps == 1, "the gap is reported")
     });
 }
+
+#[test]
+fn a_store_made_again_under_a_running_worker_is_refused() {
+    directed(Setup::default(), async |case| {
+        case.start();
+        let last = story(case);
+        case.reach(last, SOON).await?;
+        case.world.lock().alerts.regress_to(0);
+        story(case);
+        let reason = case.end_within(SOON).await?.reason;
+        expect(
+            reason == ExitReason::StoreRegressed,
+            "stored alerts are gone",
+        )
+    });
+}

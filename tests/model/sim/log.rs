@@ -124,6 +124,7 @@ impl Log for SimLog {
             is_late.then(|| now + std::time::Duration::from_millis(state.rng.between(200, 3000)))
         });
         self.note(|| format!("reset {next} late {late:?}"));
+        invariants::reset_is_covered(&self.world, self.process, next.0);
         if let Some(at) = late {
             self.world.crash_point(self.process).await;
             self.world.lock().server.reset_later(next.0, at);
