@@ -21,6 +21,7 @@ use lookback_protocol::deadletter::{
 };
 use lookback_protocol::names::PipelineKey;
 use lookback_protocol::position::{Epoch, StreamSeq};
+use tokio::sync::Semaphore;
 
 pub use self::parts::RAW;
 use self::parts::{Part, parts};
@@ -97,10 +98,12 @@ pub enum ReadError {
     },
 }
 
-/// Stores a dead letter unless its id is known in any state.
+/// Stores a dead letter unless its id is known in any state. One in parts waits for its turn among
+/// `batches`.
 pub(super) async fn park(
     nats: &Nats,
     key: &PipelineKey,
+    batches: &Semaphore,
     letter: &DeadLetter,
 ) -> Result<Stored, StoreError> {
     let place = Place {
@@ -112,7 +115,12 @@ pub(super) async fn park(
     if place.is_known().await? {
         return Ok(Stored::Known);
     }
-    let written = write(nats, parts(key, letter, nats.max_payload())).await;
+    let parts = parts(key, letter, nats.max_payload());
+    let _permit = match parts.len() {
+        1 => None,
+        _ => Some(batches.acquire().await.expect("it is never closed")),
+    };
+    let written = write(nats, parts).await;
     place.settle(written).await
 }
 

@@ -8,10 +8,13 @@
 //! - No answer is [`StoreError::Unavailable`]; asking again is safe, because ids are deterministic and
 //!   no message carries a `Nats-Msg-Id`, whose window would swallow a later copy.
 
+use std::sync::Arc;
+
 use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use lookback_protocol::alert::AlertRecord;
 use lookback_protocol::names::PipelineKey;
+use tokio::sync::Semaphore;
 
 use super::api::{ApiError, unavailable};
 use super::connect::Nats;
@@ -20,18 +23,26 @@ use crate::worker::ports::{
     DeadLetter, Lookup, Outbox, Room, Rooms, StoreError, Stored, Unavailable,
 };
 
+/// Atomic batches in flight at once: a server refuses the 51st of a stream.
+const BATCHES: usize = 16;
+
 /// See the [module](self).
 #[derive(Clone, Debug)]
 pub struct JetStreamOutbox {
     nats: Nats,
     key: PipelineKey,
+    batches: Arc<Semaphore>,
 }
 
 impl JetStreamOutbox {
     /// The streams of `key`. Nothing is asked yet.
     #[must_use]
     pub fn new(nats: Nats, key: PipelineKey) -> Self {
-        Self { nats, key }
+        Self {
+            nats,
+            key,
+            batches: Arc::new(Semaphore::new(BATCHES)),
+        }
     }
 
     async fn room(&self, stream: String) -> Result<Room, Unavailable> {
@@ -57,7 +68,7 @@ impl Outbox for JetStreamOutbox {
     }
 
     async fn park(&self, letter: &DeadLetter) -> Result<Stored, StoreError> {
-        deadletters::park(&self.nats, &self.key, letter).await
+        deadletters::park(&self.nats, &self.key, &self.batches, letter).await
     }
 
     async fn rooms(&self) -> Result<Rooms, Unavailable> {

@@ -326,6 +326,20 @@ async fn a_dead_letter_at_max_payload_with_60_kib_of_headers_reads_back_whole() 
     Ok(())
 }
 
+/// A server takes only so many batches at once.
+#[tokio::test]
+async fn many_dead_letters_in_parts_are_parked_at_once() -> Result<()> {
+    let (fixture, outbox) = stores(Settings::default()).await?;
+    let in_parts = |number: u64| DeadLetter {
+        id: format!("0-{number}-e590fdd3"),
+        ..letter(vec![b'h'; 41 * 1024], "x")
+    };
+    let letters: Vec<_> = (0..200).map(in_parts).collect();
+    try_join_all(letters.iter().map(|letter| outbox.park(letter))).await?;
+    assert_eq!(messages(&fixture, key().dead_letters_stream()).await?, 400);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_dead_letter_in_parts_on_three_replicas_reads_back_whole() -> Result<()> {
     let cluster = NatsCluster::start().await?;

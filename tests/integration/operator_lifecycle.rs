@@ -259,7 +259,7 @@ async fn a_policy_changed_just_before_the_deletion_takes_the_volume_along() -> R
 async fn a_dead_nats_holds_a_deletion_only_until_the_deadline() -> Result<()> {
     let mut world = World::new().await?;
     let mut settings = world.settings();
-    settings.pace.cleanup_deadline = Duration::from_secs(15);
+    settings.pace.cleanup_deadline = Duration::from_secs(30);
     let operator = world.operator_with(settings).await?;
     let mut spec = world.spec();
     spec["deletionPolicy"] = Value::from("Delete");

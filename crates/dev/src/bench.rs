@@ -26,6 +26,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tokio::task::spawn_blocking;
 
+use crate::compare::Comparison;
+
 use self::evaluator::Evaluator;
 use self::input::{Events, Rules};
 use self::report::{Report, Round};
@@ -93,7 +95,7 @@ pub async fn run(args: &BenchArgs, mut progress: impl FnMut(&str)) -> Result<(St
     }
     progress("comparing what was stored with one uninterrupted pass");
     let stored = stage.compare(args.rounds).await?;
-    let exact = stored.iter().all(|round| round.is_exact());
+    let exact = stored.iter().all(Comparison::is_exact);
     let report = Report {
         rules: stage.rules(),
         evaluated: evaluator.size(),
