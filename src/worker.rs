@@ -41,11 +41,11 @@
 //! No published event lies above all three. A process publishes only what the consumer delivered to
 //! it, so 3 covers it until the next reset, which forgets it; that reset comes only after the file
 //! (1) and then the checkpoint (2) were raised to what the consumer said. Neither is ever lowered,
-//! and of a file and a checkpoint at most the file is ever replaced by an older copy. A consumer that
-//! was deleted and made again is known by having delivered less than the file holds; then everything
-//! the stream held at that start counts as published. Of a process that was replaced and does not
-//! know it yet, only the batch in flight can be missed, which the create itself refuses for as long
-//! as the alert or the mark of its move stands in `new`.
+//! and of a file and a checkpoint at most the file is ever replaced by an older copy. A consumer
+//! that was deleted and made again is known by having delivered less than the file holds, or
+//! nothing; then everything the stream held at that start counts as published. Of a process that
+//! was replaced and does not know it yet, only the batch in flight can be missed, which the create
+//! itself refuses for as long as the alert or the mark of its move stands in `new`.
 
 pub mod metrics;
 pub mod ports;

@@ -45,8 +45,9 @@ pub(super) async fn observe<L: Log, O: Outbox>(
 impl Observed {
     /// The decision for a process that begins.
     ///
-    /// A consumer that has delivered less than the file holds was made again after the one that did.
-    /// What that one delivered beyond the file is not known, so it is taken to be everything.
+    /// A consumer that has delivered less than the file holds was made again after the one that did, and
+    /// one that has delivered nothing may have been, when an earlier process began on this file. What
+    /// the one before delivered beyond the file is not known, so it is taken to be everything.
     pub(super) fn decide_start(
         &self,
         config: &WorkerConfig,
@@ -54,15 +55,15 @@ impl Observed {
         acknowledged: &BTreeMap<String, u64>,
         checkpoint: Option<&Checkpoint>,
     ) -> StartDecision {
-        let held = match &file {
-            FileFacts::State(file) => file.position.sequence,
-            _ => StreamSeq(0),
-        };
         let delivered = self.consumer.map(|consumer| {
-            if consumer.delivered < held {
-                self.stream.last
-            } else {
-                consumer.delivered
+            let delivered = consumer.delivered;
+            match &file {
+                FileFacts::State(file)
+                    if delivered < file.position.sequence || delivered == StreamSeq(0) =>
+                {
+                    self.stream.last
+                }
+                _ => delivered,
             }
         });
         self.decide_with(config, file, acknowledged, checkpoint, delivered)

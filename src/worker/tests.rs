@@ -146,6 +146,17 @@ async fn under_a_consumer_made_anew_everything_is_looked_up_first() {
     assert_eq!(bench.world().lookups, [Lookup::First; 3]);
 }
 
+/// Before the first commit the file stands where a consumer made anew does.
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_process_may_have_stored_without_a_commit_is_looked_up_first() {
+    let mut bench = Bench::new(&[]);
+    bench.run().await;
+    let events = vec![Bytes::from_static(MATCH.as_bytes()); 3];
+    bench.world().events.extend(events);
+    bench.run().await;
+    assert_eq!(bench.world().lookups, [Lookup::First; 3]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_missing_consumer_ends_the_worker() {
     let mut bench = Bench::new(&[]);
