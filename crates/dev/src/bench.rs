@@ -30,6 +30,7 @@ use self::evaluator::Evaluator;
 use self::input::{Events, Rules};
 use self::report::{Report, Round};
 use self::stage::Stage;
+use crate::compare::Comparison;
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]
@@ -93,7 +94,7 @@ pub async fn run(args: &BenchArgs, mut progress: impl FnMut(&str)) -> Result<(St
     }
     progress("comparing what was stored with one uninterrupted pass");
     let stored = stage.compare(args.rounds).await?;
-    let exact = stored.iter().all(|round| round.is_exact());
+    let exact = stored.iter().all(Comparison::is_exact);
     let report = Report {
         rules: stage.rules(),
         evaluated: evaluator.size(),
