@@ -26,12 +26,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tokio::task::spawn_blocking;
 
-use crate::compare::Comparison;
-
 use self::evaluator::Evaluator;
 use self::input::{Events, Rules};
 use self::report::{Report, Round};
 use self::stage::Stage;
+use crate::compare::Comparison;
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]
