@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
+export PATH := $(CURDIR)/.bin:$(PATH)
 
 .PHONY: help
 help: ## Show this help

@@ -2,7 +2,7 @@
 //! never decides a replay.
 //!
 //! # Layout
-//! - [`run`]: what a worker is made of, and its loop.
+//! - [`mod@run`]: what a worker is made of, and its loop.
 //! - [`process`]: files, connection, signals and termination message around it.
 //! - [`ports`]: everything the loop knows of the outside.
 //! - [`metrics`]: what is counted.

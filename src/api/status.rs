@@ -127,7 +127,7 @@ pub struct RulesStatus {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RuleProblemStatus {
-    /// The file, as <configMap>/<key>, for archives followed by !<member>.
+    /// The file, as `<configMap>/<key>`, for archives followed by `!<member>`.
     #[schemars(length(max = 1024))]
     pub file: String,
     /// Its place in the file, from 1.

@@ -7,7 +7,7 @@
 //! - [`oracle`]: one uninterrupted pass over a stream: what a pipeline must have stored.
 //! - [`compare`]: what a pipeline stored, beside what the oracle found.
 //! - [`wait`]: waiting for a pipeline by its checkpoints.
-//! - [`bench`]: the worker's speed, beside the evaluator's alone.
+//! - [`mod@bench`]: the worker's speed, beside the evaluator's alone.
 //! - [`cli`]: the commands of `lookback-dev`.
 //! - [`support`]: real servers, cut connections and waiting, for the tests.
 
