@@ -19,11 +19,12 @@ fail() {
     exit 2
 }
 
-# A copy of the tracked files as they are now, with their times, so that cargo knows what is unchanged.
+# A copy of the tracked files as they are now, all of them newer than anything compiled before: what an
+# earlier run left behind may hold a mutant, and cargo goes by times.
 copy_tree() {
     rm -rf "$tree"
     mkdir -p "$tree"
-    (cd "$root" && git ls-files -z | xargs -0 ls -d 2>/dev/null | tar -cf - -T -) | tar -xf - -C "$tree"
+    (cd "$root" && git ls-files -z | xargs -0 ls -d 2>/dev/null | tar -cf - -T -) | tar -xmf - -C "$tree"
 }
 
 # What is compiled already need not be compiled again.
