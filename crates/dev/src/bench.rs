@@ -26,6 +26,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tokio::task::spawn_blocking;
 
+pub use self::stage::engine_options;
+
 use self::evaluator::Evaluator;
 use self::input::{Events, Rules};
 use self::report::{Report, Round};

@@ -6,37 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use lookback_dev::bench::engine_options;
 use lookback_dev::events::{Plan, generate};
-use lookback_engine::{
-    At, Correlator, Decoder, Detector, EngineOptions, RuleFile, RuleSet, Scratch,
-};
-use lookback_protocol::config::{
-    CorrelationConfig, Emit, Limits, LogSource, Refire, TimestampFallback,
-};
+use lookback_engine::{At, Correlator, Decoder, Detector, RuleFile, RuleSet, Scratch};
 use lookback_protocol::position::StreamSeq;
-
-fn options() -> EngineOptions {
-    EngineOptions {
-        processing: vec!["sysmon".to_owned()],
-        logsource: LogSource {
-            product: "windows".to_owned(),
-            service: None,
-            category: None,
-        },
-        correlation: CorrelationConfig {
-            timestamp_fields: vec!["UtcTime".to_owned()],
-            timestamp_fallback: TimestampFallback::Published,
-            allowed_lateness_seconds: 300,
-            max_future_skew_seconds: 300,
-            refire: Refire::OncePerWindow,
-            emit: Emit::All,
-            limits: Limits {
-                groups: 1_000_000,
-                events_per_group: 10_000,
-            },
-        },
-    }
-}
 
 fn rules() -> Arc<RuleSet> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/rules");
@@ -49,7 +22,7 @@ fn rules() -> Arc<RuleSet> {
         })
         .collect();
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    let (rules, problems) = RuleSet::compile(&files, &options());
+    let (rules, problems) = RuleSet::compile(&files, &engine_options());
     assert_eq!(problems, []);
     Arc::new(rules)
 }

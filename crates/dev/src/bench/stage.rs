@@ -201,7 +201,9 @@ fn key(round: usize) -> Result<PipelineKey> {
     Ok(PipelineKey::new("bench", &format!("round-{round}"))?)
 }
 
-fn engine_options() -> EngineOptions {
+/// What the project's own rules are compiled with, over the events that this crate generates.
+#[must_use]
+pub fn engine_options() -> EngineOptions {
     EngineOptions {
         processing: vec![PROCESSING.to_owned()],
         logsource: LogSource {
