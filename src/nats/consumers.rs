@@ -11,6 +11,7 @@ use super::connect::Nats;
 use super::desired::{Config, DesiredConsumer, owner_of};
 use super::ensure::{Deleted, Ensured, Object, ObjectError};
 use crate::worker::ports::ConsumerFacts;
+use lookback_protocol::consumer::APPLIED_KEY;
 use lookback_protocol::position::StreamSeq;
 
 /// A consumer as its leader describes it.
@@ -36,6 +37,7 @@ impl ObservedConsumer {
             delivered_consumer: self.delivered.consumer_seq,
             delivered: StreamSeq(self.delivered.stream_seq),
             pending: self.num_pending,
+            applied: self.metadata(APPLIED_KEY) == Some("true"),
         }
     }
 

@@ -17,8 +17,8 @@ use lookback_protocol::config::{
     NatsConfig, Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
 };
 use lookback_protocol::names::{Owner, PipelineKey};
-use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
-use lookback_protocol::start::{MessageAt, StreamFacts};
+use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
+use lookback_protocol::start::{FileState, MessageAt, OutputRule, StreamFacts};
 use lookback_protocol::termination::TerminationMessage;
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
@@ -110,6 +110,7 @@ impl Bench {
                     delivered_consumer: 0,
                     delivered: StreamSeq(0),
                     pending: 0,
+                    applied: false,
                 }),
                 open: false,
                 steal: false,
@@ -208,6 +209,22 @@ pub(super) fn delivery(consumer_sequence: u64, sequence: u64, payload: &Bytes) -
     }
 }
 
+/// A file of [`config`]'s in which nothing was applied.
+pub(super) fn file_state() -> FileState {
+    let config = config();
+    FileState {
+        owner: config.owner,
+        partition: config.partition,
+        stream: config.source.stream,
+        epoch: config.epoch,
+        position: Position::before(config.source.start),
+        published_through: StreamSeq(0),
+        gaps: Vec::new(),
+        ledger: Vec::new(),
+        output: OutputRule::default(),
+    }
+}
+
 pub(super) fn config() -> WorkerConfig {
     let pipeline = PipelineKey::new("prod", "edr").unwrap();
     let mut config = WorkerConfig {
@@ -300,10 +317,11 @@ impl Inner {
         }
         self.journal.push(Step::Reset(next.0));
         let pending = (self.last() + 1).saturating_sub(next.0.max(self.first));
-        self.consumer = self.consumer.map(|_| ConsumerFacts {
+        self.consumer = self.consumer.map(|consumer| ConsumerFacts {
             delivered_consumer: 0,
             delivered: next.previous(),
             pending,
+            ..consumer
         });
         Ok(())
     }

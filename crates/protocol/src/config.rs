@@ -104,6 +104,14 @@ pub struct Rewind {
     pub plan_hash: String,
 }
 
+impl Rewind {
+    /// The first sequence to be read.
+    #[must_use]
+    pub fn first(&self) -> StreamSeq {
+        self.read_from.unwrap_or(self.start)
+    }
+}
+
 /// How to reach NATS. Files are read again at every connect, so a rotated Secret takes effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
