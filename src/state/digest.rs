@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lookback_protocol::position::{Position, StreamIdentity};
+use lookback_protocol::position::{Position, StreamIdentity, StreamSeq};
 use serde::{Deserialize, Serialize};
 
 use super::error::{OpenError, StateError};
@@ -54,9 +54,12 @@ pub fn digest(path: &Path) -> Result<FileDigest, DigestError> {
     let state = identity::state(&connection)?.ok_or_else(empty)?;
     let rows = windows::read(&connection)?;
     let mut lineage = lineage::read(&connection)?;
-    let position = state.position.sequence;
-    lineage
-        .retain(|segment| segment.dropped || segment.last.is_some() || segment.start <= position);
+    if leaves_no_trace(&lineage, state.position.sequence) {
+        lineage.pop();
+        if let Some(current) = lineage.last_mut() {
+            current.last = None;
+        }
+    }
     Ok(FileDigest {
         stream: state.stream,
         position: state.position,
@@ -65,4 +68,16 @@ pub fn digest(path: &Path) -> Result<FileDigest, DigestError> {
         lineage,
         ledger: ledger::read(&connection)?,
     })
+}
+
+/// Whether nothing was applied under the current segment, which only goes on where the one before it
+/// ended, with its windows.
+fn leaves_no_trace(lineage: &[Segment], position: StreamSeq) -> bool {
+    let Some((current, before)) = lineage.split_last() else {
+        return false;
+    };
+    let adjoins = before
+        .last()
+        .is_none_or(|before| before.last == Some(current.start.previous()));
+    current.start > position && adjoins && !current.dropped
 }

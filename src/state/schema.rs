@@ -26,7 +26,7 @@ use super::error::{Kind, OpenError, kind};
 /// - `attempts` has one row from the first start on: `tries` starts in a row found `position`;
 ///   `in_flight` is the event being applied, written before that. `deaths` counts processes that
 ///   died with that event in flight, for events beyond `position` only; a move forgets them.
-const V1: &str = "
+pub(super) const V1: &str = "
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   cluster TEXT NOT NULL,
@@ -129,7 +129,7 @@ const MIGRATIONS: [&str; 2] = [V1, V2];
 /// The newest schema this build knows.
 pub(super) const SUPPORTED: u32 = MIGRATIONS.len() as u32;
 /// "LkBk": tells a state file from any other SQLite database.
-const APPLICATION_ID: u32 = 0x4c6b_426b;
+pub(super) const APPLICATION_ID: u32 = 0x4c6b_426b;
 /// Pages of WAL, 16 MiB, after which a commit also copies them into the main file. A group that
 /// changes in every batch is then copied once for many commits; opening after a crash reads at most
 /// about this much. A second connection could copy off the commit path, but the exclusive lock

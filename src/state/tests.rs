@@ -7,6 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod rewind;
+
 pub(super) fn identity() -> Identity {
     Identity {
         owner: Owner {

@@ -75,6 +75,8 @@ pub(super) struct Inner {
     pub(super) checkpoints: Vec<Checkpoint>,
     /// The next checkpoint is written, and its answer lost.
     pub(super) lose_checkpoint_answer: bool,
+    /// Someone else writes this just before the next checkpoint.
+    pub(super) overtaken_by: Option<Checkpoint>,
     /// What happened outside, in order.
     pub(super) journal: Vec<Step>,
 }
@@ -125,6 +127,7 @@ impl Bench {
                 checkpoint: None,
                 checkpoints: Vec::new(),
                 lose_checkpoint_answer: false,
+                overtaken_by: None,
                 journal: Vec::new(),
             }))),
             volume: TempDir::new().unwrap(),
@@ -134,6 +137,24 @@ impl Bench {
 
     pub(super) fn world(&self) -> MutexGuard<'_, Inner> {
         self.world.lock()
+    }
+
+    /// A rollout: the next worker is of `epoch`, with a consumer of its own.
+    pub(super) fn roll_out(&self, epoch: u64, cursor: Cursor) {
+        let mut inner = self.world();
+        inner.config.epoch = Epoch(epoch);
+        inner.config.cursor = cursor;
+        inner.consumer = Some(ConsumerFacts {
+            delivered_consumer: 0,
+            delivered: StreamSeq(0),
+            pending: 0,
+            applied: false,
+        });
+    }
+
+    /// The volume comes back empty.
+    pub(super) fn lose_volume(&mut self) {
+        self.volume = TempDir::new().unwrap();
     }
 
     /// The state file, which no worker may have open.
@@ -498,6 +519,9 @@ impl Checkpoints for World {
         hop().await;
         let (revision, lost) = {
             let mut inner = self.lock();
+            if let Some(other) = inner.overtaken_by.take() {
+                inner.swap(&other);
+            }
             let stored = inner.checkpoint.as_ref().map(|(_, revision)| *revision);
             if stored != expected {
                 return Err(CheckpointError::Conflict);
