@@ -84,7 +84,7 @@ pub enum FileFacts {
         supported: u32,
     },
     /// A state file.
-    State(FileState),
+    State(Box<FileState>),
 }
 
 /// The identity and position of a state file.
