@@ -417,12 +417,17 @@ fn a_rebuild_says_why_it_is_not_exact() {
     );
     assert_eq!(
         read_back.inexact_because,
-        "of the 60 s before the start only 20 s are still in the stream; session windows may reach \
-         back further than any bound; 7 events came later than allowedLateness, so others may be \
-         missing in windows"
+        "of the 60 s before the start only 20 s are still in the stream; where a session window \
+         begins depends on everything before it; 7 events came later than allowedLateness, so others may \
+         be missing in windows"
+    );
+    stream = messages(40, 100).at(60);
+    stream.correlation.limits.groups = 3;
+    assert_eq!(
+        stream.read_back(sequence(70)).inexact_because,
+        "there are 3 groups, as many as the limit allows: which are evicted depends on what came before"
     );
     stream.state = None;
-    stream.sessions = false;
     assert_eq!(
         stream.read_back(sequence(70)).inexact_because,
         "no worker has said yet whether events come late"
