@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::request::{ReplayRequest, StatePolicy};
+use super::request::ReplayRequest;
 use crate::position::{Epoch, StreamSeq};
 
 /// What is done, in this order.
@@ -125,7 +125,7 @@ pub struct Plan {
     pub position: Option<StreamSeq>,
     /// The start asked for had left the stream.
     pub truncated: bool,
-    /// Messages under the filter between the position and the start, which are not read.
+    /// Messages under the filter between the position and the start: no alert is ever made on them.
     pub gap: u64,
     /// Messages under the filter that windows which are kept have counted already.
     pub double_counted: u64,
@@ -171,28 +171,4 @@ pub struct ReadBack {
     #[serde(default)]
     #[schemars(length(max = 512))]
     pub inexact_because: String,
-}
-
-/// The mode by which the state decision is taken; [`StatePolicy::Rebuild`] has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StateRestoreMode {
-    /// By where the start is.
-    Auto,
-    /// Never restore.
-    ForceClear,
-    /// Always restore.
-    ForceKeep,
-}
-
-impl StateRestoreMode {
-    /// The mode of a policy.
-    #[must_use]
-    pub fn of(policy: StatePolicy) -> Option<Self> {
-        match policy {
-            StatePolicy::Auto => Some(Self::Auto),
-            StatePolicy::Clear => Some(Self::ForceClear),
-            StatePolicy::Keep => Some(Self::ForceKeep),
-            StatePolicy::Rebuild => None,
-        }
-    }
 }
