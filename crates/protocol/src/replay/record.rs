@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::request::{ReplayRequest, StatePolicy};
+use super::request::ReplayRequest;
 use crate::position::{Epoch, StreamSeq};
 
 /// What is done, in this order.
@@ -174,28 +174,4 @@ pub struct ReadBack {
     #[serde(default)]
     #[schemars(length(max = 512))]
     pub inexact_because: String,
-}
-
-/// The mode by which the state decision is taken; [`StatePolicy::Rebuild`] has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StateRestoreMode {
-    /// By where the start is.
-    Auto,
-    /// Never restore.
-    ForceClear,
-    /// Always restore.
-    ForceKeep,
-}
-
-impl StateRestoreMode {
-    /// The mode of a policy.
-    #[must_use]
-    pub fn of(policy: StatePolicy) -> Option<Self> {
-        match policy {
-            StatePolicy::Auto => Some(Self::Auto),
-            StatePolicy::Clear => Some(Self::ForceClear),
-            StatePolicy::Keep => Some(Self::ForceKeep),
-            StatePolicy::Rebuild => None,
-        }
-    }
 }
