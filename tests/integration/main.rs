@@ -1,5 +1,6 @@
 //! The integration tests: adapters, worker and operator against real servers.
 
+mod nats_audit;
 mod nats_checkpoint;
 mod nats_connect;
 mod nats_fixture;
