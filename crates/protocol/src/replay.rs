@@ -13,3 +13,4 @@ pub mod ledger;
 pub mod machine;
 pub mod record;
 pub mod request;
+pub mod restore;

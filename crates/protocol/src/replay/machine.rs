@@ -8,19 +8,14 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::ledger::Standing;
-use super::record::{Plan, Record, ReplayPhase, Windows};
-use super::request::{ReplayRequest, RequestId, StatePolicy};
+pub use super::record::{Finished, MAX_HISTORY, Retired};
+use super::record::{Plan, Record, ReplayPhase};
+use super::request::{ReplayRequest, RequestId};
 use crate::checkpoint::Checkpoint;
 use crate::config::Cursor;
 use crate::names::PipelineKey;
-use crate::position::{Epoch, StreamSeq};
-
-/// The most entries of [`Written::history`].
-pub const MAX_HISTORY: usize = 20;
+use crate::position::Epoch;
 
 /// The fields of the status that are the operator's write-ahead log. They are written together, on the
 /// status that was read and only if nobody has written in between.
@@ -34,57 +29,6 @@ pub struct Written {
     pub history: Vec<Finished>,
     /// `status.retiredConsumers`: consumers of epochs that were left, oldest epoch first.
     pub retired: Vec<Retired>,
-}
-
-/// A request that is final.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Finished {
-    /// Under which it is remembered.
-    pub id: RequestId,
-    /// Tells requests of one id apart.
-    #[schemars(length(max = 64))]
-    pub fingerprint: String,
-    /// How it ended.
-    pub phase: ReplayPhase,
-    /// The epoch it was given, if it was planned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epoch: Option<Epoch>,
-    /// The epoch whose state file it moved or would have moved.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub of: Option<Epoch>,
-    /// The first sequence read with alerts, if it was planned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start: Option<StreamSeq>,
-    /// What it asked for.
-    pub state_policy: StatePolicy,
-    /// What became of the windows, if it was planned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub windows: Option<Windows>,
-    /// When it was first seen.
-    #[schemars(with = "String", length(max = 40))]
-    pub requested_at: Timestamp,
-    /// When it became final.
-    #[schemars(with = "String", length(max = 40))]
-    pub finished_at: Timestamp,
-    /// What to know about it, in one sentence.
-    #[serde(default)]
-    #[schemars(length(max = 2048))]
-    pub message: String,
-}
-
-/// A consumer of an epoch that was left. It is kept a while, for who wants to see where it stood.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Retired {
-    /// The consumer.
-    #[schemars(length(max = 256))]
-    pub name: String,
-    /// The epoch it served.
-    pub epoch: Epoch,
-    /// When it was found to be left.
-    #[schemars(with = "String", length(max = 40))]
-    pub since: Timestamp,
 }
 
 /// Bounds in time.

@@ -252,27 +252,3 @@ pub struct ReadBack {
     #[schemars(length(max = 512))]
     pub inexact_because: String,
 }
-
-/// The mode by which the state decision is taken; [`StatePolicy::Rebuild`] has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StateRestoreMode {
-    /// By where the start is.
-    Auto,
-    /// Never restore.
-    ForceClear,
-    /// Always restore.
-    ForceKeep,
-}
-
-impl StateRestoreMode {
-    /// The mode of a policy.
-    #[must_use]
-    pub fn of(policy: StatePolicy) -> Option<Self> {
-        match policy {
-            StatePolicy::Auto => Some(Self::Auto),
-            StatePolicy::Clear => Some(Self::ForceClear),
-            StatePolicy::Keep => Some(Self::ForceKeep),
-            StatePolicy::Rebuild => None,
-        }
-    }
-}
