@@ -8,6 +8,7 @@
 //! - [`checkpoint`]: checkpoints, for the worker; watching and deleting them, for the operator.
 //! - [`audit`]: what was done once and who may do it, for the operator.
 //! - [`desired`]: what streams and consumers must look like, and whether they do. Pure.
+//! - [`survey`]: what a replay is planned from, read off the source stream.
 //! - [`streams`], [`consumers`]: reading them, and keeping ours as desired, for the operator.
 //! - [`ensure`]: what the two have in common.
 
@@ -23,3 +24,4 @@ pub mod ensure;
 pub mod log;
 pub mod outbox;
 pub mod streams;
+pub mod survey;

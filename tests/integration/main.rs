@@ -7,6 +7,7 @@ mod nats_fixture;
 mod nats_log;
 mod nats_objects;
 mod nats_outbox;
+mod nats_survey;
 mod operator_faults;
 mod operator_fixture;
 mod operator_lifecycle;
