@@ -129,6 +129,8 @@ pub struct SourceFacts {
     pub retention: Retention,
     /// The first sequence still in it; last + 1 when empty.
     pub first: StreamSeq,
+    /// When that was stored; `None` when the stream is empty.
+    pub first_time: Option<Timestamp>,
     /// The last sequence ever stored.
     pub last: StreamSeq,
     /// How long it keeps a message; `None` for ever.

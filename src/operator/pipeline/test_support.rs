@@ -165,6 +165,7 @@ pub(crate) fn server() -> ServerFacts {
             },
             retention: Retention::Limits,
             first: StreamSeq(101),
+            first_time: Some(at("2026-11-20T00:00:00Z")),
             last: StreamSeq(500),
             max_age: None,
             replicas: 3,

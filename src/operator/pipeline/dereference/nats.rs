@@ -110,6 +110,7 @@ fn source_facts(name: &str, stream: &ObservedStream) -> SourceFacts {
             _ => Retention::Limits,
         },
         first: bounds.first,
+        first_time: (stream.state.messages > 0).then_some(stream.state.first_ts),
         last: bounds.last,
         max_age: stream
             .max_age()

@@ -51,6 +51,9 @@ pub(super) fn fine(condition: ConditionType, observation: &Observation<'_>) -> P
         ConditionType::RetentionSafe => Reason::RetentionUnknown,
         ConditionType::DurabilityAtRisk if source.is_some() => Reason::Replicated,
         ConditionType::DurabilityAtRisk => Reason::DurabilityUnknown,
+        ConditionType::ReplayAccepted => Reason::NoReplay,
+        ConditionType::ReplayInProgress => Reason::Idle,
+        ConditionType::Suspended => Reason::NotSuspended,
         ConditionType::Deterministic
         | ConditionType::Ready
         | ConditionType::Reconciling
