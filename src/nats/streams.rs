@@ -92,6 +92,13 @@ impl ObservedStream {
         self.config.get("max_bytes").and_then(Value::as_u64)
     }
 
+    /// How many copies of it there are to be.
+    #[must_use]
+    pub fn replicas(&self) -> Option<u8> {
+        let replicas = self.config.get("num_replicas").and_then(Value::as_u64)?;
+        u8::try_from(replicas).ok()
+    }
+
     /// The owner in its metadata.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
@@ -115,6 +122,19 @@ pub async fn ensure(nats: &Nats, desired: &DesiredStream) -> Result<Ensured, Obj
     object(&desired.name)
         .ensure(nats, &desired.config(), &|observed| desired.drift(observed))
         .await
+}
+
+/// As [`ensure`], for what one account holds once, for every pipeline in it. Its copies were decided by
+/// the pipeline that created it: those that want different numbers must not take turns.
+///
+/// # Errors
+/// As [`ensure`].
+pub async fn ensure_shared(nats: &Nats, desired: &DesiredStream) -> Result<Ensured, ObjectError> {
+    let mut desired = desired.clone();
+    if let Some(observed) = read(nats, &desired.name).await? {
+        desired.replicas = observed.replicas().unwrap_or(desired.replicas);
+    }
+    ensure(nats, &desired).await
 }
 
 /// Deletes a stream with everything in it, if its metadata says that it is `owner`'s.

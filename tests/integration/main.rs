@@ -1,11 +1,13 @@
 //! The integration tests: adapters, worker and operator against real servers.
 
+mod nats_audit;
 mod nats_checkpoint;
 mod nats_connect;
 mod nats_fixture;
 mod nats_log;
 mod nats_objects;
 mod nats_outbox;
+mod nats_survey;
 mod operator_faults;
 mod operator_fixture;
 mod operator_lifecycle;

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use lookback_protocol::alert::{
     self, AlertRecord, EventRef, HistoryEntry, RuleKind, RuleRef, Window,
 };
+use lookback_protocol::audit::{self, AuditKind, AuditRecord};
 use lookback_protocol::checkpoint::{self, Checkpoint, Counters, Gap, Hold, HoldReason, Phase};
 use lookback_protocol::config::{
     self, CommitConfig, CorrelationConfig, Cursor, DeadLettersConfig, Emit, Limits, LogSource,
@@ -25,6 +26,7 @@ use lookback_protocol::deadletter::{self, Reason};
 use lookback_protocol::ids::{self, EventOrigin, GroupField};
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
+use lookback_protocol::replay::request::RequestId;
 use lookback_protocol::termination::{ExitReason, TerminationMessage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -285,6 +287,21 @@ fn detection_alert() -> AlertRecord {
     alert
 }
 
+fn audit_record() -> AuditRecord {
+    AuditRecord {
+        v: audit::VERSION,
+        kind: AuditKind::Replay,
+        owner: owner(),
+        request_id: RequestId::new("h-0123456789ab").unwrap(),
+        fingerprint: "h-0123456789ab".to_owned(),
+        epoch: Epoch(4),
+        plan_hash: "5f0c".to_owned(),
+        by: "operator/lookback-7d9f".to_owned(),
+        time: time("2026-02-03T04:05:08.000000001Z"),
+        details: json!({"start": 4711}),
+    }
+}
+
 fn termination_message() -> TerminationMessage {
     TerminationMessage::new(
         ExitReason::StreamRegressed,
@@ -309,6 +326,53 @@ fn the_checkpoint_is_pinned() {
 fn the_alert_record_is_pinned() {
     assert_pinned("alert-correlation.json", &correlation_alert());
     assert_pinned("alert-detection.json", &detection_alert());
+}
+
+#[test]
+fn the_audit_record_is_pinned() {
+    assert_pinned("audit-replay.json", &audit_record());
+}
+
+#[test]
+fn a_claim_is_the_same_whoever_wrote_it_and_whenever() {
+    let before = AuditRecord {
+        by: "operator/before".to_owned(),
+        time: time("2026-02-03T04:05:07Z"),
+        details: json!({}),
+        ..audit_record()
+    };
+    assert!(audit_record().is_same_claim(&before));
+}
+
+#[test]
+fn a_claim_of_anything_else_is_another() {
+    let mut owner = owner();
+    owner.cluster = "other".to_owned();
+    let others = [
+        AuditRecord {
+            owner,
+            ..audit_record()
+        },
+        AuditRecord {
+            request_id: RequestId::new("other").unwrap(),
+            ..audit_record()
+        },
+        AuditRecord {
+            fingerprint: "h-ba9876543210".to_owned(),
+            ..audit_record()
+        },
+        AuditRecord {
+            epoch: Epoch(5),
+            ..audit_record()
+        },
+        AuditRecord {
+            plan_hash: "5f0d".to_owned(),
+            ..audit_record()
+        },
+    ];
+    for other in others {
+        assert!(!audit_record().is_same_claim(&other), "{other:?}");
+    }
 }
 
 #[test]
@@ -435,6 +499,7 @@ fn another_version_is_refused_by_name() {
     assert_refuses_version_2(&worker_config());
     assert_refuses_version_2(&checkpoint());
     assert_refuses_version_2(&correlation_alert());
+    assert_refuses_version_2(&audit_record());
     assert_refuses_version_2(&termination_message());
 }
 

@@ -91,6 +91,9 @@ pub struct Record {
     /// Set while it is being undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub way_back: Option<WayBack>,
+    /// Set while the pipeline is suspended: the time of the phase does not run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// A request that is being undone: an epoch beyond its own goes on with the file it never touched.
