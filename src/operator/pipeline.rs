@@ -173,6 +173,8 @@ async fn advance(
         validation: &validation,
         desired: desired.as_ref(),
         refused: &applied.problems,
+        standing: None,
+        decision: None,
         now: Timestamp::now(),
     });
     let pace = &context.pace;
@@ -223,6 +225,8 @@ async fn end(
         validation: &validation,
         desired: None,
         refused: &[],
+        standing: None,
+        decision: None,
         now: Timestamp::now(),
     });
     write_status(pipeline, &status, context).await?;
