@@ -4,8 +4,7 @@
 use kube::KubeSchema;
 use lookback_protocol::position::StreamSeq;
 use lookback_protocol::replay::request::{
-    Approval, DERIVED, InvalidId, LOSS, OnTruncated, Outputs, ReplayRequest, ReplayStart,
-    RequestId, StatePolicy, Yes,
+    Approval, InvalidId, OnTruncated, Outputs, ReplayRequest, ReplayStart, StatePolicy, Yes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,14 +74,9 @@ pub enum ReplaySpecError {
     /// Sequences begin with 1.
     #[error("spec.replay.fromSequence is {0}, but sequences begin with 1")]
     Sequence(i64),
-    /// It cannot stand in a subject.
+    /// It cannot stand in a subject, or could be taken for a derived one.
     #[error("spec.replay.id cannot be used")]
     Id(#[source] InvalidId),
-    /// It could be taken for a derived one.
-    #[error(
-        "spec.replay.id {0:?} begins with {DERIVED:?} or {LOSS:?}, and such ids are given by the operator"
-    )]
-    Reserved(String),
 }
 
 impl ReplaySpec {
@@ -91,19 +85,16 @@ impl ReplaySpec {
     /// # Errors
     /// [`ReplaySpecError`] names the field to correct.
     pub fn request(&self) -> Result<ReplayRequest, ReplaySpecError> {
-        let id = match self.id.as_deref() {
-            None | Some("") => None,
-            Some(id) if id.starts_with(DERIVED) || id.starts_with(LOSS) => {
-                return Err(ReplaySpecError::Reserved(id.to_owned()));
-            }
-            Some(id) => Some(RequestId::new(id).map_err(ReplaySpecError::Id)?),
-        };
+        let id = self.id.as_deref().filter(|id| !id.is_empty());
+        let state_policy = self.state_policy.unwrap_or_default();
+        let request =
+            ReplayRequest::new(id, self.start()?, state_policy).map_err(ReplaySpecError::Id)?;
         Ok(ReplayRequest {
             outputs: self.outputs.unwrap_or_default(),
             on_truncated: self.on_truncated.unwrap_or_default(),
             approval: self.approval.unwrap_or_default(),
             not_after: self.not_after.map(|Time(time)| time),
-            ..parsed(id, self.start()?, self.state_policy.unwrap_or_default())
+            ..request
         })
     }
 
@@ -121,17 +112,86 @@ impl ReplaySpec {
     }
 }
 
-/// Stands in until the canonical form is there.
-fn parsed(id: Option<RequestId>, start: ReplayStart, state_policy: StatePolicy) -> ReplayRequest {
-    let fingerprint = format!("{DERIVED}000000000000");
-    ReplayRequest {
-        id: id.unwrap_or_else(|| RequestId::new(&fingerprint).expect("letters and digits")),
-        fingerprint,
-        start,
-        state_policy,
-        outputs: Outputs::default(),
-        on_truncated: OnTruncated::default(),
-        approval: Approval::default(),
-        not_after: None,
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn request(block: Value) -> Result<ReplayRequest, ReplaySpecError> {
+        let spec: ReplaySpec = serde_json::from_value(block).unwrap();
+        spec.request()
+    }
+
+    #[test]
+    fn what_is_left_out_means_what_the_description_says() {
+        let request = request(json!({"fromSequence": 4711})).unwrap();
+        let whole = ReplayRequest {
+            id: request.id.clone(),
+            fingerprint: request.fingerprint.clone(),
+            start: ReplayStart::FromSequence(StreamSeq(4711)),
+            state_policy: StatePolicy::Auto,
+            outputs: Outputs::Live,
+            on_truncated: OnTruncated::Fail,
+            approval: Approval::Automatic,
+            not_after: None,
+        };
+        assert_eq!(request, whole);
+        assert_eq!(request.id.as_str(), request.fingerprint);
+    }
+
+    #[test]
+    fn what_is_said_is_taken() {
+        let request = request(json!({
+            "id": "again-2", "fromTime": "2026-11-20T06:00:00+01:00", "statePolicy": "Rebuild",
+            "outputs": "Tag", "onTruncated": "Clamp", "approval": "Manual",
+            "notAfter": "2026-12-31T00:00:00Z",
+        }))
+        .unwrap();
+        let whole = ReplayRequest {
+            fingerprint: request.fingerprint.clone(),
+            id: request.id.clone(),
+            start: ReplayStart::FromTime("2026-11-20T05:00:00Z".parse().unwrap()),
+            state_policy: StatePolicy::Rebuild,
+            outputs: Outputs::Tag,
+            on_truncated: OnTruncated::Clamp,
+            approval: Approval::Manual,
+            not_after: Some("2026-12-31T00:00:00Z".parse().unwrap()),
+        };
+        assert_eq!(request, whole);
+        assert_eq!(request.id.as_str(), "again-2");
+    }
+
+    #[test]
+    fn an_empty_id_is_none() {
+        let without = request(json!({"latest": true})).unwrap();
+        assert_eq!(request(json!({"id": "", "latest": true})), Ok(without));
+    }
+
+    #[test]
+    fn what_is_written_out_although_it_is_the_default_changes_no_identity() {
+        let short = request(json!({"fromSequence": 1})).unwrap();
+        let long = json!({"fromSequence": 1, "statePolicy": "Auto", "outputs": "Live"});
+        assert_eq!(request(long), Ok(short));
+    }
+
+    #[test]
+    fn what_an_older_definition_let_through_is_refused() {
+        assert_eq!(request(json!({})), Err(ReplaySpecError::Start));
+        assert_eq!(
+            request(json!({"fromSequence": 1, "latest": true})),
+            Err(ReplaySpecError::Start)
+        );
+        for sequence in [0, -1] {
+            let refused = request(json!({"fromSequence": sequence}));
+            assert_eq!(refused, Err(ReplaySpecError::Sequence(sequence)));
+        }
+        for id in ["a.b", "h-0123456789ab", "loss-1"] {
+            let refused = request(json!({"id": id, "latest": true}));
+            assert!(
+                matches!(refused, Err(ReplaySpecError::Id(_))),
+                "{refused:?}"
+            );
+        }
     }
 }
