@@ -63,6 +63,18 @@ impl RequestId {
         Self::new(text)
     }
 
+    /// The id of the operator's own request after the state of `epoch` was lost.
+    #[must_use]
+    pub fn of_loss(epoch: Epoch) -> Self {
+        Self(format!("{LOSS}{epoch}"))
+    }
+
+    /// Whether the operator made it.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        self.0.starts_with(LOSS)
+    }
+
     /// As it stands in subjects and metadata.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -217,11 +229,23 @@ impl ReplayRequest {
     #[must_use]
     pub fn loss(epoch: Epoch, start: StreamSeq, state_policy: StatePolicy) -> Self {
         let start = ReplayStart::FromSequence(start);
-        let id = RequestId(format!("{LOSS}{epoch}"));
+        let id = RequestId::of_loss(epoch);
         Self {
             on_truncated: OnTruncated::Clamp,
             ..Self::of_id(id, fingerprint(start, state_policy), start, state_policy)
         }
+    }
+
+    /// Whether it asks for the same under the same id.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id && self.fingerprint == other.fingerprint
+    }
+
+    /// Whether it is too late to begin it.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.not_after.is_some_and(|not_after| now > not_after)
     }
 
     fn of_id(
