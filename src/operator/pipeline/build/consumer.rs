@@ -18,5 +18,6 @@ pub(super) fn build(pipeline: &ValidatedPipeline) -> DesiredConsumer {
         name: owner.pipeline.consumer(PARTITION, *epoch),
         filter_subjects: source.subjects.clone(),
         metadata: ConsumerMetadata::new(owner, *epoch, source.start).to_map(),
+        adopt: None,
     }
 }
