@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lookback_protocol::checkpoint::{Checkpoint, Counters, Phase};
 use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Position, StreamIdentity, StreamSeq};
+use lookback_protocol::replay::machine::Limits;
 use lookback_protocol::termination::{ExitReason, TerminationMessage};
 
 use super::build::{self, Desired, build};
@@ -95,6 +96,14 @@ pub(crate) fn settings() -> Settings {
     Settings {
         cluster: "c1".to_owned(),
         image: "lookback.dev/lookback:test".to_owned(),
+    }
+}
+
+pub(crate) fn limits() -> Limits {
+    Limits {
+        min_interval: SignedDuration::from_secs(60),
+        step_timeout: SignedDuration::from_mins(30),
+        keep_consumers: SignedDuration::from_hours(24),
     }
 }
 

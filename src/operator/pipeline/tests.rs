@@ -31,6 +31,7 @@ fn context() -> (Context, ApiServer) {
         client,
         settings: test_support::settings(),
         pace: Pace::default(),
+        limits: test_support::limits(),
         metrics: OperatorMetrics::register(&mut metrics::registry()),
         leadership: Leadership::unconditional(),
         compiler: Arc::default(),
