@@ -8,11 +8,12 @@ mod numbers;
 mod worker;
 
 use jiff::{SignedDuration, Timestamp};
+use lookback_protocol::replay::machine::Decision;
 
 use super::build::Desired;
 use super::facts::{Dereferenced, NatsFacts, ServerFacts};
 use super::problem::Problem;
-use super::validate::{EPOCH, Validation};
+use super::validate::Validation;
 use crate::api::DetectionPipeline;
 use crate::api::conditions::{ConditionType, Effect, Reason};
 use crate::api::status::{
@@ -36,6 +37,8 @@ pub struct Observation<'a> {
     pub desired: Option<&'a Desired>,
     /// What apply could not do.
     pub refused: &'a [Problem],
+    /// What was decided about epoch and replay; `None` while the pipeline is deleted.
+    pub decision: Option<&'a Decision>,
     /// Now.
     pub now: Timestamp,
 }
@@ -50,7 +53,7 @@ pub fn status(observation: &Observation<'_>) -> DetectionPipelineStatus {
     DetectionPipelineStatus {
         observed_generation: observation.pipeline.metadata.generation,
         phase: Some(phase),
-        epoch: i64::try_from(EPOCH.0).ok(),
+        epoch: previous.epoch,
         replay: previous.replay,
         replay_history: previous.replay_history,
         retired_consumers: previous.retired_consumers,

@@ -32,6 +32,7 @@ fn status_of(
         validation: &validation,
         desired: desired.as_ref(),
         refused: &[],
+        decision: None,
         now,
     })
 }
@@ -247,6 +248,7 @@ fn a_pipeline_without_its_config_map_stalls_until_it_is_created() {
         validation: &validation,
         desired: None,
         refused: &[],
+        decision: None,
         now: now(),
     });
     assert_eq!(on(&status, Stalled), (True, "ConfigMapMissing"));
@@ -296,6 +298,7 @@ fn what_apply_could_not_do_is_said() {
         validation: &validation,
         desired: None,
         refused: &refused,
+        decision: None,
         now: now(),
     });
     assert_eq!(on(&status, NatsReady), (False, "ForeignStream"));
