@@ -150,13 +150,19 @@ async fn names(nats: &Nats, stream: &str) -> Result<Vec<String>, ApiError> {
     }
 }
 
-/// Creates the consumer or updates it in place, and compares what the server then holds.
+/// Creates the consumer or updates it in place, and compares what the server then holds. One of
+/// the owner to adopt becomes ours.
 ///
 /// # Errors
 /// [`ObjectError`]: it is another's, or cannot be repaired in place, or the server did not do it.
 pub async fn ensure(nats: &Nats, desired: &DesiredConsumer) -> Result<Ensured, ObjectError> {
     object(&desired.stream, &desired.name, &request(&desired.stream))
-        .ensure(nats, &desired.config(), &|observed| desired.drift(observed))
+        .ensure(
+            nats,
+            &desired.config(),
+            desired.adopt.as_deref(),
+            &|observed| desired.drift(observed),
+        )
         .await
 }
 

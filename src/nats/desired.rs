@@ -57,6 +57,8 @@ pub struct DesiredStream {
     pub deny_purge: bool,
     /// Ours; must hold the owner under [`OWNER_KEY`]. Keys of others are left alone.
     pub metadata: BTreeMap<String, String>,
+    /// Another owner, who is gone, and whose object becomes ours in place.
+    pub adopt: Option<String>,
 }
 
 impl DesiredStream {
@@ -85,6 +87,7 @@ impl DesiredStream {
             write_once: false,
             deny_purge: false,
             metadata: BTreeMap::from([(OWNER_KEY.to_owned(), owner)]),
+            adopt: None,
         }
     }
 
@@ -200,6 +203,8 @@ pub struct DesiredConsumer {
     pub filter_subjects: Vec<String>,
     /// Ours; must hold the owner under [`OWNER_KEY`]. Keys of others are left alone.
     pub metadata: BTreeMap<String, String>,
+    /// Another owner, who is gone, and whose object becomes ours in place.
+    pub adopt: Option<String>,
 }
 
 impl DesiredConsumer {
@@ -390,6 +395,7 @@ mod tests {
             name: "lb_prod_edr_p0_e1".to_owned(),
             filter_subjects: filter.iter().map(|&subject| subject.to_owned()).collect(),
             metadata: BTreeMap::from([(OWNER_KEY.to_owned(), "cluster/prod/edr".to_owned())]),
+            adopt: None,
         }
     }
 

@@ -126,13 +126,19 @@ pub async fn read(nats: &Nats, name: &str) -> Result<Option<ObservedStream>, Obj
     object(name).read(nats).await
 }
 
-/// Creates one of our streams or updates it in place, and compares what the server then holds.
+/// Creates one of our streams or updates it in place, and compares what the server then holds. One of
+/// the owner to adopt becomes ours.
 ///
 /// # Errors
 /// [`ObjectError`]: it is another's, or cannot be repaired in place, or the server did not do it.
 pub async fn ensure(nats: &Nats, desired: &DesiredStream) -> Result<Ensured, ObjectError> {
     object(&desired.name)
-        .ensure(nats, &desired.config(), &|observed| desired.drift(observed))
+        .ensure(
+            nats,
+            &desired.config(),
+            desired.adopt.as_deref(),
+            &|observed| desired.drift(observed),
+        )
         .await
 }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use async_nats::jetstream::consumer::FromConsumer;
 use async_nats::jetstream::{consumer, stream};
 use futures::future::try_join_all;
 use lookback::nats::desired::{DesiredConsumer, DesiredStream};
 use lookback::nats::ensure::{Deleted, Ensured, ObjectError};
+use lookback::nats::log::JetStreamLog;
 use lookback::nats::{consumers, streams};
 use lookback_protocol::consumer::OWNER_KEY;
 use lookback_protocol::names::PipelineKey;
@@ -282,6 +283,93 @@ async fn a_consumer_of_another_cluster_is_left_alone() -> Result<()> {
         error.to_string(),
         "consumer lb_prod_edr_p0_e1 belongs to cluster/prod/edr, not to other/prod/edr; it is left alone"
     );
+    Ok(())
+}
+
+const GONE: &str = "gone/prod/edr";
+
+#[tokio::test]
+async fn a_consumer_of_the_owner_to_adopt_becomes_ours_and_keeps_its_cursor() -> Result<()> {
+    let fixture = Fixture::with_events(5).await?;
+    let theirs = consumer_named("lb_prod_edr_p0_e2".to_owned(), GONE);
+    consumers::ensure(&fixture.nats, &theirs).await?;
+    let mut log = JetStreamLog::new(fixture.nats.clone(), STREAM, &theirs.name);
+    crate::nats_fixture::position(&mut log, 3).await?;
+    crate::nats_fixture::delivery(&mut log).await?;
+    let facts = async || {
+        let found = consumers::read(&fixture.nats, STREAM, &theirs.name).await?;
+        let found = found.context("it is gone")?;
+        anyhow::Ok((found.owner().map(str::to_owned), found.facts()))
+    };
+    let (_, before) = facts().await?;
+    let ours = DesiredConsumer {
+        adopt: Some(GONE.to_owned()),
+        ..consumer_named(theirs.name.clone(), OWNER)
+    };
+    let fields = vec!["metadata".to_owned()];
+    assert_eq!(
+        consumers::ensure(&fixture.nats, &ours).await?,
+        Ensured::Updated { fields }
+    );
+    assert_eq!(facts().await?, (Some(OWNER.to_owned()), before));
+    assert_eq!(
+        consumers::ensure(&fixture.nats, &ours).await?,
+        Ensured::Unchanged
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_of_the_owner_to_adopt_becomes_ours_with_its_messages() -> Result<()> {
+    let fixture = Fixture::bare().await?;
+    let mut theirs = alerts();
+    theirs.metadata = BTreeMap::from([(OWNER_KEY.to_owned(), GONE.to_owned())]);
+    streams::ensure(&fixture.nats, &theirs).await?;
+    let subject = key().alert_subject("new", "A");
+    fixture.js.publish(subject, "{}".into()).await?.await?;
+    let ours = DesiredStream {
+        adopt: Some(GONE.to_owned()),
+        ..alerts()
+    };
+    let fields = vec!["metadata".to_owned()];
+    assert_eq!(
+        streams::ensure(&fixture.nats, &ours).await?,
+        Ensured::Updated { fields }
+    );
+    let observed = streams::read(&fixture.nats, &ours.name).await?;
+    let observed = observed.context("it is gone")?;
+    assert_eq!(observed.owner(), Some(OWNER));
+    assert_eq!(observed.state.messages, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_else_is_adopted() -> Result<()> {
+    let fixture = Fixture::bare().await?;
+    fixture.create_events_stream().await?;
+    let unowned = consumer::pull::Config {
+        durable_name: Some("lb_prod_edr_p0_e3".to_owned()),
+        ..Default::default()
+    };
+    fixture
+        .js
+        .create_consumer_on_stream(unowned, STREAM)
+        .await?;
+    let theirs = consumer_named("lb_prod_edr_p0_e2".to_owned(), "other/prod/edr");
+    consumers::ensure(&fixture.nats, &theirs).await?;
+    for name in ["lb_prod_edr_p0_e2", "lb_prod_edr_p0_e3"] {
+        for adopt in [None, Some(GONE.to_owned())] {
+            let ours = DesiredConsumer {
+                adopt,
+                ..consumer_named(name.to_owned(), OWNER)
+            };
+            let refused = consumers::ensure(&fixture.nats, &ours).await;
+            assert!(
+                matches!(refused, Err(ObjectError::Foreign { .. })),
+                "{refused:?}"
+            );
+        }
+    }
     Ok(())
 }
 

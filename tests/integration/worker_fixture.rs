@@ -254,6 +254,7 @@ impl Rig {
             name: CONSUMER.to_owned(),
             filter_subjects: source.subjects.clone(),
             metadata: ConsumerMetadata::new(&self.config.owner, EPOCH, source.start).to_map(),
+            adopt: None,
         }
     }
 

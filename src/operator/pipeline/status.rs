@@ -10,13 +10,12 @@ mod retention;
 mod worker;
 
 use jiff::{SignedDuration, Timestamp};
-use lookback_protocol::replay::ledger::Standing;
 use lookback_protocol::replay::machine::Decision;
 
 use super::build::Desired;
 use super::facts::{Dereferenced, NatsFacts, ServerFacts};
 use super::problem::Problem;
-use super::validate::{EPOCH, Validation};
+use super::validate::Validation;
 use crate::api::DetectionPipeline;
 use crate::api::conditions::{ConditionType, Effect, Reason};
 use crate::api::status::{
@@ -40,9 +39,7 @@ pub struct Observation<'a> {
     pub desired: Option<&'a Desired>,
     /// What apply could not do.
     pub refused: &'a [Problem],
-    /// Where the pipeline stands by its ledgers; not asked while it is deleted.
-    pub standing: Option<&'a Standing>,
-    /// What was decided over the replay; nothing while it is deleted.
+    /// What was decided about epoch and replay; `None` while the pipeline is deleted.
     pub decision: Option<&'a Decision>,
     /// Now.
     pub now: Timestamp,
@@ -58,7 +55,7 @@ pub fn status(observation: &Observation<'_>) -> DetectionPipelineStatus {
     DetectionPipelineStatus {
         observed_generation: observation.pipeline.metadata.generation,
         phase: Some(phase),
-        epoch: i64::try_from(EPOCH.0).ok(),
+        epoch: previous.epoch,
         replay: previous.replay,
         replay_history: previous.replay_history,
         retired_consumers: previous.retired_consumers,

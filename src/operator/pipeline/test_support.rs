@@ -1,14 +1,16 @@
 //! Fixtures of the pure steps: a pipeline as a person writes it, and an outside in which everything
 //! is as it should be. A test changes the one thing it is about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use lookback_protocol::checkpoint::{Checkpoint, Counters, Phase};
+use lookback_protocol::config::Cursor;
 use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
 use lookback_protocol::replay::machine::Limits;
+use lookback_protocol::replay::machine::Workers;
 use lookback_protocol::replay::record::{Plan, Record, ReplayPhase, Windows};
 use lookback_protocol::replay::request::{ReplayRequest, ReplayStart, StatePolicy};
 use lookback_protocol::termination::{ExitReason, TerminationMessage};
@@ -18,8 +20,11 @@ use super::facts::{
     ConfigMapFact, ConsumerFacts, Dereferenced, Fill, NatsFacts, PodFacts, Retention, Running,
     SecretContent, SecretFact, ServerFacts, Settings, SourceFacts, Stop, StoreFacts, VolumeFacts,
 };
-use super::validate::{Compiler, EPOCH, ValidatedPipeline, Validation, needed_secrets, validate};
+use super::validate::{self, Compiler, ValidatedPipeline, Validation, needed_secrets, validate};
 use crate::api::DetectionPipeline;
+
+/// The first epoch of a pipeline.
+pub(crate) const EPOCH: Epoch = Epoch(1);
 
 pub(crate) const MINIMAL: &str = "
 apiVersion: lookback.dev/v1alpha1
@@ -178,6 +183,7 @@ pub(crate) fn server() -> ServerFacts {
             first: StreamSeq(101),
             first_time: Some(at("2026-11-20T00:00:00Z")),
             last: StreamSeq(500),
+            subjects: vec!["events.>".to_owned()],
             max_age: None,
             messages: Fill {
                 held: 400,
@@ -192,8 +198,26 @@ pub(crate) fn server() -> ServerFacts {
         alerts: None,
         dead_letters: None,
         consumer: None,
+        consumers: BTreeMap::new(),
         checkpoint: Ok(None),
     }
+}
+
+/// A consumer that has delivered all but three messages.
+pub(crate) fn consumer(metadata: ConsumerMetadata) -> ConsumerFacts {
+    ConsumerFacts {
+        metadata: Some(metadata),
+        pending: 3,
+        ack_pending: 0,
+        delivered: StreamSeq(497),
+        filters: BTreeSet::from([">".to_owned()]),
+    }
+}
+
+/// The consumer of the pipeline's first epoch.
+pub(crate) fn with_consumer(server: &mut ServerFacts, consumer: Option<ConsumerFacts>) {
+    server.consumers = consumer.iter().cloned().map(|it| (EPOCH, it)).collect();
+    server.consumer = consumer;
 }
 
 /// Changes what NATS answered.
@@ -204,8 +228,26 @@ pub(crate) fn with_server(facts: &mut Dereferenced, change: impl FnOnce(&mut Ser
     change(server);
 }
 
+/// What runs in a pipeline that was never replayed.
+pub(crate) fn workers() -> Workers {
+    Workers::Run {
+        epoch: EPOCH,
+        cursor: Cursor::default(),
+        hold_template: false,
+    }
+}
+
 pub(crate) fn validation(pipeline: &DetectionPipeline, facts: &Dereferenced) -> Validation {
-    validate(pipeline, facts, &settings(), &Compiler::default())
+    validation_for(&workers(), pipeline, facts)
+}
+
+pub(crate) fn validation_for(
+    workers: &Workers,
+    pipeline: &DetectionPipeline,
+    facts: &Dereferenced,
+) -> Validation {
+    let chosen = validate::rules(pipeline, facts, &Compiler::default());
+    validate(pipeline, facts, chosen, workers, &settings())
 }
 
 pub(crate) fn validated(pipeline: &DetectionPipeline, facts: &Dereferenced) -> ValidatedPipeline {
@@ -234,7 +276,9 @@ pub(crate) fn running_facts(pipeline: &DetectionPipeline) -> Dereferenced {
     facts.pods = vec![PodFacts {
         name: "edr-0".to_owned(),
         ready: true,
+        epoch: Some(EPOCH),
         terminating: false,
+        deadline: None,
         restarts: 0,
         waiting: None,
         stopped: None,
@@ -255,14 +299,8 @@ pub(crate) fn running_facts(pipeline: &DetectionPipeline) -> Dereferenced {
             ..store
         });
         server.dead_letters = Some(store);
-        server.consumer = Some(ConsumerFacts {
-            metadata: Some(ConsumerMetadata::new(
-                &owner(),
-                EPOCH,
-                validated.source.start,
-            )),
-            pending: 3,
-        });
+        let metadata = ConsumerMetadata::new(&owner(), EPOCH, validated.source.start);
+        with_consumer(server, Some(consumer(metadata)));
         server.checkpoint = Ok(Some(checkpoint));
     });
     facts
@@ -273,7 +311,7 @@ pub(crate) fn checkpoint(pipeline: &ValidatedPipeline) -> Checkpoint {
         v: lookback_protocol::checkpoint::VERSION,
         incarnation: "0190b7a2-0000-7000-8000-000000000001".to_owned(),
         owner: pipeline.owner.clone(),
-        epoch: pipeline.epoch,
+        epoch: pipeline.turn.epoch,
         phase: Phase::Started,
         stream: pipeline.source.stream.clone(),
         position: Position {

@@ -114,6 +114,8 @@ async fn without_leadership_nothing_is_applied() {
     let (mut context, mut api) = context();
     context.leadership = Leadership::ended();
     let found = dereference::Found {
+        pipeline: pipeline(),
+        set: None,
         facts: test_support::facts(&pipeline()),
         nats: None,
         pods: Vec::new(),

@@ -205,7 +205,7 @@ pub struct Plan {
     pub position: Option<StreamSeq>,
     /// The start asked for had left the stream.
     pub truncated: bool,
-    /// Messages under the filter between the position and the start, which are not read.
+    /// Messages under the filter between the position and the start: no alert is ever made on them.
     pub gap: u64,
     /// Messages under the filter that windows which are kept have counted already.
     pub double_counted: u64,

@@ -1,64 +1,79 @@
 //! The executor of one round. What makes a replay happen once is said here and nowhere else: a decision
-//! that changes what is recorded is written and then nothing else is done; effects come only in a round
-//! that finds its decision recorded already.
+//! either writes what it decided and then nothing else is done, or does what was written before.
 
-use lookback_protocol::replay::machine::{Decision, Effect, Facts, Workers};
+use lookback_protocol::replay::machine::{Actions, Decision, Effect, Step};
 
-use super::ports::{Outcome, Ports, Recorded, TakeBack};
+use super::ports::{Claim, Outcome, Ports, Recorded, TakeBack};
 
 /// How a round ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round<A> {
-    /// The decision is recorded; what it permits comes in the next round, which should come at once.
+    /// The decision is written; what it permits comes in the next round, which should come at once.
     Recorded,
     /// Somebody else came first: the decision is void.
     Overtaken,
-    /// Everything the record permits is done.
+    /// NATS does not answer, and the workers were not touched.
+    Waiting,
+    /// Everything that is permitted is done.
     Applied(A),
 }
 
-/// Does what was decided from `facts`.
+/// Does what was decided.
 ///
 /// # Errors
 /// Those of the ports; everything done so far stands, and the next round goes on from there.
 pub async fn execute<P: Ports>(
-    facts: &Facts<'_>,
     decision: &Decision,
     ports: &mut P,
 ) -> Result<Round<P::Applied>, P::Error> {
     ports.lead()?;
-    if !is_recorded(facts, decision) {
-        return Ok(match ports.record(decision).await? {
+    match &decision.step {
+        Step::Write(written) => Ok(match ports.record(written).await? {
             Recorded::Written => Round::Recorded,
             Recorded::Conflict => Round::Overtaken,
-        });
+        }),
+        Step::Act(actions) => act(actions, ports).await,
     }
-    for effect in &decision.effects {
+}
+
+async fn act<P: Ports>(actions: &Actions, ports: &mut P) -> Result<Round<P::Applied>, P::Error> {
+    let Actions { effects, workers } = actions;
+    for effect in effects {
         ports.lead()?;
-        let outcome = match effect {
-            Effect::Claim(claim) => ports.claim(claim).await?,
-            Effect::TakeBack { from, to, resumes } => {
-                let take_back = TakeBack {
-                    from: *from,
-                    to: *to,
-                    resumes: *resumes,
-                };
-                ports.take_back(&take_back).await?
-            }
-            Effect::DeleteConsumer(epoch) => ports.delete_consumer(*epoch).await?,
-        };
-        if outcome == Outcome::Overtaken {
-            return Ok(Round::Overtaken);
+        match perform(effect, ports).await? {
+            Outcome::Done => {}
+            Outcome::Overtaken => return Ok(Round::Overtaken),
+            Outcome::Unreachable => return Ok(Round::Waiting),
         }
     }
     ports.lead()?;
-    ports.apply(&decision.workers).await.map(Round::Applied)
+    ports.apply(workers).await.map(Round::Applied)
 }
 
-/// Whether the status says already what was decided.
-fn is_recorded(facts: &Facts<'_>, decision: &Decision) -> bool {
-    decision.record.as_ref() == facts.record
-        && decision.epoch == facts.epoch
-        && decision.history == facts.history
-        && decision.retired == facts.retired
+async fn perform<P: Ports>(effect: &Effect, ports: &mut P) -> Result<Outcome, P::Error> {
+    match effect {
+        Effect::Claim {
+            id,
+            fingerprint,
+            epoch,
+            plan_hash,
+        } => {
+            let claim = Claim {
+                id: id.clone(),
+                fingerprint: fingerprint.clone(),
+                epoch: *epoch,
+                plan_hash: plan_hash.clone(),
+            };
+            ports.claim(&claim).await
+        }
+        Effect::TakeBack { from, to, resumes } => {
+            let take_back = TakeBack {
+                from: *from,
+                to: *to,
+                resumes: *resumes,
+            };
+            ports.take_back(&take_back).await
+        }
+        Effect::DeleteConsumer(epoch) => ports.delete_consumer(*epoch).await,
+    }
 }

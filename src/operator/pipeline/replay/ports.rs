@@ -6,9 +6,9 @@
 
 use std::future::Future;
 
-use lookback_protocol::audit::AuditClaim;
 use lookback_protocol::position::Epoch;
-use lookback_protocol::replay::machine::{Decision, Workers};
+use lookback_protocol::replay::machine::{Workers, Written};
+use lookback_protocol::replay::request::RequestId;
 
 /// The outside of one round.
 pub trait Ports: Send {
@@ -23,18 +23,16 @@ pub trait Ports: Send {
     /// When the permission to act has ended.
     fn lead(&self) -> Result<(), Self::Error>;
 
-    /// Writes record, epoch, history and retired consumers of `decision` into the status, only onto the
-    /// version of the object that the decision was taken from.
+    /// Writes these fields into the status, only onto the version of the object that the decision was
+    /// taken from, and leaves all others as they are.
     fn record(
         &mut self,
-        decision: &Decision,
+        written: &Written,
     ) -> impl Future<Output = Result<Recorded, Self::Error>> + Send;
 
-    /// Takes the claim on a request id, once and for ever. A claim that is ours already is done.
-    fn claim(
-        &mut self,
-        claim: &AuditClaim,
-    ) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
+    /// Takes the claim on a request id, once and for ever. One that is ours already is done.
+    fn claim(&mut self, claim: &Claim)
+    -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
 
     /// Moves the checkpoint from epoch `from` to epoch `to` by compare-and-swap, unless a worker of
     /// `from` has begun to move its state file. One that stands at `to` already is done.
@@ -74,6 +72,8 @@ pub enum Outcome {
     Done,
     /// Somebody else came first; what that means is decided in the next round, from what is found then.
     Overtaken,
+    /// NATS does not answer: nothing that comes after it may be done now.
+    Unreachable,
 }
 
 /// From which epoch to which the checkpoint is taken back.
@@ -84,5 +84,18 @@ pub struct TakeBack {
     /// The epoch that takes over.
     pub to: Epoch,
     /// The epoch whose state file goes on.
-    pub resumes: Option<Epoch>,
+    pub resumes: Epoch,
+}
+
+/// The claim on a request id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The id.
+    pub id: RequestId,
+    /// What is asked for under it.
+    pub fingerprint: String,
+    /// The epoch it begins.
+    pub epoch: Epoch,
+    /// The plan it runs by.
+    pub plan_hash: String,
 }
