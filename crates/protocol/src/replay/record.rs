@@ -102,11 +102,11 @@ pub struct Record {
 pub struct WayBack {
     /// The epoch that takes over.
     pub epoch: Epoch,
-    /// [`ReplayPhase::Failed`] or [`ReplayPhase::Superseded`].
+    /// How the request ends then: Failed or Superseded.
     pub to: ReplayPhase,
 }
 
-/// A request for which nothing more is done: what is left of its [`Record`] when another one came.
+/// A request for which nothing more is done: what is kept of its record when another one came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Finished {
