@@ -11,6 +11,7 @@ mod operator_fixture;
 mod operator_lifecycle;
 mod operator_pipeline;
 mod operator_role;
+mod process_fixture;
 mod worker;
 mod worker_delivery;
 mod worker_events;
