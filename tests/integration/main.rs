@@ -12,6 +12,8 @@ mod operator_lifecycle;
 mod operator_pipeline;
 mod operator_role;
 mod process_fixture;
+mod stand;
+mod stand_works;
 mod worker;
 mod worker_delivery;
 mod worker_events;
