@@ -29,6 +29,7 @@
 //! - Which bytes a test looks at are those of a copy: neither [`Stand::digest`] nor
 //!   [`Stand::equals_oracle`] stops the worker for longer than the copy takes.
 
+mod container;
 mod kubelet;
 mod mounts;
 mod pod_status;
@@ -45,6 +46,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use lookback::api::DetectionPipeline;
+use lookback::operator::Settings;
 use lookback_dev::publish::publish;
 use lookback_dev::support::{ApiServer, eventually};
 use lookback_dev::wait;
@@ -117,8 +119,12 @@ impl Stand {
 
     /// Starts the operator that [`Self::kill_operator`] kills. More of them: `World::operator_with`.
     pub(crate) async fn start_operator(&mut self) -> Result<()> {
+        self.start_operator_with(self.world.settings()).await
+    }
+
+    pub(crate) async fn start_operator_with(&mut self, settings: Settings) -> Result<()> {
         ensure!(self.operator.is_none(), "an operator runs already");
-        self.operator = Some(self.world.operator().await?);
+        self.operator = Some(self.world.operator_with(settings).await?);
         Ok(())
     }
 
