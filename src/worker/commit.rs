@@ -147,6 +147,9 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             groups: self.engine.groups(),
             gaps: file.gaps,
             counters: self.file.counters()?,
+            request: None,
+            applied: None,
+            resumes: None,
             held,
             time: (self.clock)(),
         })

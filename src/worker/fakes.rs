@@ -13,8 +13,8 @@ use lookback_engine::{EngineOptions, RuleFile, RuleSet};
 use lookback_protocol::alert::AlertRecord;
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::config::{
-    self, CommitConfig, CorrelationConfig, DeadLettersConfig, Emit, Limits, LogSource, NatsConfig,
-    Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
+    self, CommitConfig, CorrelationConfig, Cursor, DeadLettersConfig, Emit, Limits, LogSource,
+    NatsConfig, Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
 };
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
@@ -214,6 +214,8 @@ pub(super) fn config() -> WorkerConfig {
         v: config::VERSION,
         partition: 0,
         epoch: Epoch(1),
+        cursor: Cursor::default(),
+        adopt: None,
         nats: NatsConfig::default(),
         source: SourceConfig {
             stream: StreamIdentity {

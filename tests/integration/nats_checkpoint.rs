@@ -42,6 +42,9 @@ fn checkpoint(incarnation: &str) -> Checkpoint {
         groups: 0,
         gaps: Vec::new(),
         counters: Counters::default(),
+        request: None,
+        applied: None,
+        resumes: None,
         held: None,
         time: Timestamp::UNIX_EPOCH,
     }

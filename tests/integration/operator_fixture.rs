@@ -259,6 +259,9 @@ impl World {
             groups: 0,
             gaps: Vec::new(),
             counters: checkpoint::Counters::default(),
+            request: None,
+            applied: None,
+            resumes: None,
             held: None,
             time: Timestamp::now(),
         })

@@ -33,8 +33,8 @@ use lookback_dev::support::{NatsServer, Settings, TcpProxy, eventually};
 use lookback_engine::{EngineOptions, RuleFile, RuleSet};
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::config::{
-    self, CommitConfig, CorrelationConfig, DeadLettersConfig, Emit, Limits, LogSource, NatsConfig,
-    Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
+    self, CommitConfig, CorrelationConfig, Cursor, DeadLettersConfig, Emit, Limits, LogSource,
+    NatsConfig, Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
 };
 use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::ids::{EventOrigin, dead_letter_id};
@@ -582,6 +582,8 @@ fn config(server: &NatsServer, created: Timestamp, setup: &Setup) -> WorkerConfi
         },
         partition: 0,
         epoch: EPOCH,
+        cursor: Cursor::default(),
+        adopt: None,
         nats: NatsConfig {
             urls: vec![server.url()],
             ..NatsConfig::default()

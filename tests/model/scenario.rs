@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use lookback_engine::{EngineOptions, RuleFile, RuleSet};
 use lookback_protocol::config::{
-    self, CommitConfig, CorrelationConfig, DeadLettersConfig, Emit, Limits, LogSource, NatsConfig,
-    Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
+    self, CommitConfig, CorrelationConfig, Cursor, DeadLettersConfig, Emit, Limits, LogSource,
+    NatsConfig, Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
 };
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
@@ -104,6 +104,8 @@ pub(crate) fn config(
         v: config::VERSION,
         partition: 0,
         epoch: Epoch(1),
+        cursor: Cursor::default(),
+        adopt: None,
         nats: NatsConfig::default(),
         source: SourceConfig {
             stream: stream.clone(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::Owner;
 use crate::position::{Epoch, Position, StreamIdentity, StreamSeq};
+use crate::replay::request::RequestId;
 use crate::version;
 
 /// The version of [`Checkpoint`] written by this build.
@@ -42,6 +43,15 @@ pub struct Checkpoint {
     pub gaps: Vec<Gap>,
     /// Totals since the state file was made.
     pub counters: Counters,
+    /// How far the request of this epoch has come; absent when the epoch has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestProgress>,
+    /// The request that moved the state file last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<AppliedRequest>,
+    /// Only in [`Phase::TakenBack`]: the epoch whose state file goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumes: Option<Epoch>,
     /// Why it is held, when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Hold>,
@@ -59,6 +69,46 @@ pub enum Phase {
     Held,
     /// Ended by SIGTERM with everything applied committed.
     Drained,
+    /// About to move its state file as the request of its epoch asks. Who writes this first has made
+    /// the request irrevocable.
+    Applying,
+    /// Written by the operator, not by a worker: the request of the epoch before is undone, and the
+    /// next worker goes on with the file of [`Checkpoint::resumes`].
+    TakenBack,
+}
+
+/// How far the request of an epoch has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestProgress {
+    /// The request.
+    pub id: RequestId,
+    /// What became of it.
+    pub outcome: RequestOutcome,
+}
+
+/// What a worker did with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RequestOutcome {
+    /// It is about to move the state file.
+    Applying,
+    /// The state file is moved.
+    Applied,
+    /// The state file was moved by it in an earlier epoch; this time nothing was.
+    AlreadyApplied,
+}
+
+/// The request that moved a state file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedRequest {
+    /// The epoch that began with it.
+    pub epoch: Epoch,
+    /// The request.
+    pub id: RequestId,
+    /// Tells requests of one id apart.
+    pub fingerprint: String,
 }
 
 /// Events that left the source stream before they were read.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::Owner;
 use crate::position::{Epoch, StreamIdentity, StreamSeq};
+use crate::replay::request::{Outputs, RequestId, StatePolicy};
 use crate::version;
 
 /// The version of [`WorkerConfig`] written by this build.
@@ -24,6 +25,12 @@ pub struct WorkerConfig {
     pub partition: u32,
     /// The epoch this worker works in.
     pub epoch: Epoch,
+    /// What becomes of the state file when that epoch begins on it.
+    #[serde(default, skip_serializing_if = "Cursor::is_default")]
+    pub cursor: Cursor,
+    /// An owner whose state file and checkpoint this pipeline takes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<Owner>,
     /// How to reach NATS.
     pub nats: NatsConfig,
     /// What to read.
@@ -38,6 +45,63 @@ pub struct WorkerConfig {
     pub alerts_stream: String,
     /// Where and when events are parked.
     pub dead_letters: DeadLettersConfig,
+}
+
+/// What becomes of the state file when an epoch begins on it. A file that is of the epoch already goes
+/// on, whatever stands here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Cursor {
+    /// It goes on where it stands.
+    #[serde(rename_all = "camelCase")]
+    Resume {
+        /// The epoch it is of; absent for the first epoch of a pipeline.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<Epoch>,
+    },
+    /// It is moved, once.
+    Rewind(Rewind),
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self::Resume { of: None }
+    }
+}
+
+impl Cursor {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One request to move the cursor, resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rewind {
+    /// Under which it is remembered.
+    pub request_id: RequestId,
+    /// Tells requests of one id apart.
+    pub fingerprint: String,
+    /// The epoch whose file it moves; absent when the pipeline begins with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Epoch>,
+    /// The first sequence to be read with alerts.
+    pub start: StreamSeq,
+    /// Only for Rebuild: the first sequence to be read, without alerts until `start`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_from: Option<StreamSeq>,
+    /// The start is the next message, whatever the position: [`StatePolicy::Auto`] then drops the windows.
+    #[serde(default)]
+    pub latest: bool,
+    /// What becomes of the windows.
+    pub state_policy: StatePolicy,
+    /// What becomes of alerts on events up to `target`.
+    pub outputs: Outputs,
+    /// The last sequence when it was planned.
+    pub target: StreamSeq,
+    /// The plan a person saw.
+    pub plan_hash: String,
 }
 
 /// How to reach NATS. Files are read again at every connect, so a rotated Secret takes effect.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::Cursor;
 use crate::names::Owner;
 use crate::position::{Epoch, StreamSeq};
 
@@ -9,6 +10,13 @@ use crate::position::{Epoch, StreamSeq};
 pub const OWNER_KEY: &str = "lookback.dev/owner";
 const EPOCH_KEY: &str = "lookback.dev/epoch";
 const START_KEY: &str = "lookback.dev/start";
+/// What the epoch does, as JSON: from it a pipeline that was deleted and created again knows.
+const CURSOR_KEY: &str = "lookback.dev/cursor";
+/// For people: the request of the epoch.
+const REQUEST_KEY: &str = "lookback.dev/request";
+/// For people: the plan of the request.
+const PLAN_KEY: &str = "lookback.dev/plan-hash";
+const APPLIED_KEY: &str = "lookback.dev/applied";
 
 /// What stands on the consumer of one epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +27,11 @@ pub struct ConsumerMetadata {
     pub epoch: Epoch,
     /// The first sequence of a brand-new state file, resolved when the consumer was created.
     pub start: StreamSeq,
+    /// What becomes of the state file when the epoch begins on it.
+    pub cursor: Cursor,
+    /// Whether that has happened, as the checkpoint said: a file that knows nothing of it is then an
+    /// older one.
+    pub applied: bool,
 }
 
 /// Metadata that is not ours, or that an incompatible version wrote.
@@ -30,6 +43,9 @@ pub enum MetadataError {
     /// A key holds no number.
     #[error("consumer metadata {0} is {1:?}, not a number")]
     NotANumber(&'static str, String),
+    /// What the epoch does cannot be read.
+    #[error("consumer metadata {CURSOR_KEY} cannot be read: {0}")]
+    Cursor(String),
 }
 
 impl ConsumerMetadata {
@@ -40,17 +56,38 @@ impl ConsumerMetadata {
             owner: owner.to_string(),
             epoch,
             start,
+            cursor: Cursor::default(),
+            applied: false,
         }
     }
 
     /// As JetStream holds it.
     #[must_use]
     pub fn to_map(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([
-            (OWNER_KEY.to_owned(), self.owner.clone()),
-            (EPOCH_KEY.to_owned(), self.epoch.to_string()),
-            (START_KEY.to_owned(), self.start.to_string()),
-        ])
+        let Self {
+            owner,
+            epoch,
+            start,
+            cursor,
+            applied,
+        } = self;
+        let mut map = BTreeMap::from([
+            (OWNER_KEY.to_owned(), owner.clone()),
+            (EPOCH_KEY.to_owned(), epoch.to_string()),
+            (START_KEY.to_owned(), start.to_string()),
+        ]);
+        if *applied {
+            map.insert(APPLIED_KEY.to_owned(), true.to_string());
+        }
+        if *cursor != Cursor::default() {
+            let json = serde_json::to_string(cursor).expect("strings and numbers are JSON");
+            map.insert(CURSOR_KEY.to_owned(), json);
+        }
+        if let Cursor::Rewind(rewind) = cursor {
+            map.insert(REQUEST_KEY.to_owned(), rewind.request_id.to_string());
+            map.insert(PLAN_KEY.to_owned(), rewind.plan_hash.clone());
+        }
+        map
     }
 
     /// Reads it back; keys of others are left alone.
@@ -63,6 +100,12 @@ impl ConsumerMetadata {
         let owner = get(OWNER_KEY)
             .ok_or(MetadataError::Missing(OWNER_KEY))?
             .to_owned();
+        let cursor = match get(CURSOR_KEY) {
+            Some(json) => serde_json::from_str(json)
+                .map_err(|error| MetadataError::Cursor(error.to_string()))?,
+            None => Cursor::default(),
+        };
+        let applied = get(APPLIED_KEY) == Some("true");
         let mut number = |key: &'static str| {
             let text = get(key).ok_or(MetadataError::Missing(key))?;
             text.parse::<u64>()
@@ -72,6 +115,8 @@ impl ConsumerMetadata {
             owner,
             epoch: Epoch(number(EPOCH_KEY)?),
             start: StreamSeq(number(START_KEY)?),
+            cursor,
+            applied,
         })
     }
 }

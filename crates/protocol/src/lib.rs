@@ -11,6 +11,7 @@
 //! - [`termination`]: how a worker says why it stopped, and the exit codes.
 //! - [`alert`], [`deadletter`]: what is stored for people.
 //! - [`continuity`]: proof that no delivery went to someone who lost it.
+//! - [`replay`]: requests to move the cursor: identity, plan, state machine, ledgers.
 //! - [`start`]: what a worker does when it opens its state file, as one ordered table.
 //!
 //! Each wire format has a golden JSON file in `tests/golden/`; a change of one is a new version.
@@ -24,6 +25,7 @@ pub mod deadletter;
 pub mod ids;
 pub mod names;
 pub mod position;
+pub mod replay;
 pub mod start;
 pub mod termination;
 mod version;

@@ -16,8 +16,9 @@ use lookback_protocol::alert::{
 };
 use lookback_protocol::checkpoint::{self, Checkpoint, Counters, Gap, Hold, HoldReason, Phase};
 use lookback_protocol::config::{
-    self, CommitConfig, CorrelationConfig, DeadLettersConfig, Emit, Limits, LogSource, NatsAuth,
-    NatsConfig, Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
+    self, CommitConfig, CorrelationConfig, Cursor, DeadLettersConfig, Emit, Limits, LogSource,
+    NatsAuth, NatsConfig, Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback,
+    WorkerConfig,
 };
 use lookback_protocol::consumer::{self, ConsumerMetadata};
 use lookback_protocol::deadletter::{self, Reason};
@@ -98,6 +99,8 @@ fn worker_config() -> WorkerConfig {
         owner: owner(),
         partition: 0,
         epoch: Epoch(3),
+        cursor: Cursor::default(),
+        adopt: None,
         nats: NatsConfig {
             urls: strings(["nats://a:4222", "nats://b:4222"]),
             auth: Some(NatsAuth::Credentials {
@@ -192,6 +195,9 @@ fn checkpoint() -> Checkpoint {
             late: 4,
             skewed: 5,
         },
+        request: None,
+        applied: None,
+        resumes: None,
         held: Some(Hold {
             reason: HoldReason::AlertsFull,
             message: "archive alerts".to_owned(),
@@ -208,6 +214,9 @@ fn first_checkpoint() -> Checkpoint {
         groups: 0,
         gaps: Vec::new(),
         counters: Counters::default(),
+        request: None,
+        applied: None,
+        resumes: None,
         held: None,
         ..checkpoint()
     }

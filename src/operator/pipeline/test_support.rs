@@ -270,6 +270,9 @@ pub(crate) fn checkpoint(pipeline: &ValidatedPipeline) -> Checkpoint {
             alerts_known: 1,
             ..Counters::default()
         },
+        request: None,
+        applied: None,
+        resumes: None,
         held: None,
         time: at("2026-11-21T11:59:59Z"),
     }

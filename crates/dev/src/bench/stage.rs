@@ -13,8 +13,8 @@ use lookback::nats::desired::{DesiredConsumer, DesiredStream};
 use lookback::nats::{consumers, streams};
 use lookback_engine::{EngineOptions, RuleFile, RuleSet};
 use lookback_protocol::config::{
-    self, CommitConfig, CorrelationConfig, DeadLettersConfig, Emit, Limits, LogSource, NatsConfig,
-    Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
+    self, CommitConfig, CorrelationConfig, Cursor, DeadLettersConfig, Emit, Limits, LogSource,
+    NatsConfig, Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
 };
 use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::names::{Owner, PipelineKey};
@@ -151,6 +151,8 @@ impl Stage {
             v: config::VERSION,
             partition: PARTITION,
             epoch: EPOCH,
+            cursor: Cursor::default(),
+            adopt: None,
             nats: NatsConfig {
                 urls: vec![self.server.url()],
                 ..NatsConfig::default()

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use lookback_protocol::config::{
-    DeadLettersConfig, NatsAuth, NatsConfig, RulesConfig, SourceConfig, VERSION, WorkerConfig,
+    Cursor, DeadLettersConfig, NatsAuth, NatsConfig, RulesConfig, SourceConfig, VERSION,
+    WorkerConfig,
 };
 
 use super::names::{self, AUTH_DIR, CA_DIR, CONFIG_KEY};
@@ -25,6 +26,8 @@ pub fn worker_config(pipeline: &ValidatedPipeline) -> WorkerConfig {
         owner: pipeline.owner.clone(),
         partition: PARTITION,
         epoch: pipeline.epoch,
+        cursor: Cursor::default(),
+        adopt: None,
         nats: nats(&pipeline.nats),
         source: SourceConfig {
             stream: pipeline.source.stream.clone(),
