@@ -229,6 +229,8 @@ async fn a_worker_sent_through_a_proxy_can_be_killed_between_two_of_its_messages
     .await?;
     stand.kubelet.route(None).await;
     stand.kubelet.kill().await?;
+    // Else the server would deliver to the pull of a process that is gone.
+    proxy.cut();
     stand.caught_up().await?;
     stand.equals_oracle().await?;
     Ok(())

@@ -232,10 +232,7 @@ impl Puppet {
         } else {
             self.start(pod).await
         };
-        let status = self.container.as_ref().map(|it| it.status(hold));
-        if let Some(status) = status {
-            self.write(&status).await?;
-        }
+        self.report().await?;
         started
     }
 
@@ -272,31 +269,34 @@ impl Puppet {
         let deadline = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
         let is_late = deadline.is_some_and(|deadline| deadline < Timestamp::now());
         let container = self.container.as_mut().context("no container")?;
-        let is_new = !std::mem::replace(&mut container.is_terminating, true);
-        match container.process.take() {
-            Some(process) if is_late => {
-                let ended = process.kill()?;
-                self.stopped(ended);
-            }
-            Some(process) => {
-                if is_new {
-                    process.terminate()?;
-                }
-                container.process = Some(process);
-                let note = is_new.then_some("the pod is deleted, its worker is asked to end");
-                note.into_iter().for_each(|note| self.note(note));
-            }
-            None => {
-                let status = container.status(None);
-                self.write(&status).await?;
-                return self.remove_pod().await;
-            }
+        let is_asked = std::mem::replace(&mut container.is_terminating, true);
+        if is_late && let Some(process) = container.process.take() {
+            let ended = process.kill()?;
+            self.stopped(ended);
+        } else if !is_asked && let Some(process) = &container.process {
+            process.terminate()?;
+            self.note("the pod is deleted, its worker is asked to end");
         }
-        let status = self.container.as_ref().map(|it| it.status(None));
-        if let Some(status) = status {
-            self.write(&status).await?;
+        self.report().await?;
+        let runs = self
+            .container
+            .as_ref()
+            .is_some_and(|it| it.process.is_some());
+        if runs {
+            Ok(())
+        } else {
+            self.remove_pod().await
         }
-        Ok(())
+    }
+
+    /// Writes what the container's pod is to say.
+    async fn report(&mut self) -> Result<()> {
+        let hold = self.hold;
+        let status = self.container.as_ref().map(|it| it.status(hold));
+        match status {
+            Some(status) => self.write(&status).await,
+            None => Ok(()),
+        }
     }
 
     /// Writes the pod's status, unless it stands there already.
