@@ -112,6 +112,7 @@ impl Stage {
             name: config.source.consumer.clone(),
             filter_subjects: Vec::new(),
             metadata: ConsumerMetadata::new(&config.owner, EPOCH, config.source.start).to_map(),
+            adopt: None,
         };
         consumers::ensure(&self.nats, &consumer).await?;
         let pipeline = Pipeline {
