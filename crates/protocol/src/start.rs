@@ -189,6 +189,14 @@ pub struct Apply {
     pub begin: Begin,
 }
 
+impl Apply {
+    /// Whether it needs nothing of the state before, and so also ends what is wrong with it.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        course::begins_anew(self.rewind.state_policy)
+    }
+}
+
 /// From where, and what may already have happened beyond it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begin {
