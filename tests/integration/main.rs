@@ -21,6 +21,7 @@ mod worker_delivery;
 mod worker_events;
 mod worker_fixture;
 mod worker_process;
+mod worker_replay;
 mod worker_rules;
 mod worker_server;
 mod worker_state;
