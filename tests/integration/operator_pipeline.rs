@@ -371,7 +371,7 @@ async fn what_a_refused_worker_said_is_the_reason_of_stalled() -> Result<()> {
         .await?;
     let stalled = world.condition("Stalled", "True", "StateLost").await?;
     assert!(
-        stalled.message.contains("deletionPolicy Delete"),
+        stalled.message.contains("statePolicy Clear or Rebuild"),
         "{}",
         stalled.message
     );

@@ -24,10 +24,11 @@ pub(super) async fn apply(
 ) {
     let Streams {
         state_bucket,
+        audit,
         alerts,
         dead_letters,
     } = streams;
-    for stream in [state_bucket, alerts, dead_letters] {
+    for stream in [state_bucket, audit, alerts, dead_letters] {
         match ensure_stream(nats, stream).await {
             Ok(ensured) => applied
                 .notices
