@@ -292,6 +292,7 @@ fn requested() -> Record {
         phase: ReplayPhase::Requested,
         message: String::new(),
         requested_at: time("2026-02-03T04:05:06Z"),
+        paused: false,
         since: time("2026-02-03T04:05:07Z"),
         epoch: None,
         of: None,
