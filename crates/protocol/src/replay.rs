@@ -9,6 +9,8 @@
 //! - [`ledger`]: what the status, the consumers and the checkpoint together say about where a pipeline
 //!   stands, also when one or two of them are gone.
 
+pub mod ledger;
+pub mod machine;
 pub mod plan;
 pub mod record;
 pub mod request;

@@ -12,8 +12,9 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use lookback_protocol::alert::{
-    self, AlertRecord, EventRef, HistoryEntry, RuleKind, RuleRef, Window,
+    self, AlertRecord, EventRef, HistoryEntry, ReplayMark, RuleKind, RuleRef, Window,
 };
+use lookback_protocol::audit::{self, AuditKind, AuditRecord};
 use lookback_protocol::checkpoint::{
     self, AppliedRequest, Checkpoint, Counters, Gap, Hold, HoldReason, Phase, RequestOutcome,
     RequestProgress,
@@ -291,6 +292,7 @@ fn requested() -> Record {
         phase: ReplayPhase::Requested,
         message: String::new(),
         requested_at: time("2026-02-03T04:05:06Z"),
+        paused: false,
         since: time("2026-02-03T04:05:07Z"),
         epoch: None,
         of: None,
@@ -395,8 +397,19 @@ fn correlation_alert() -> AlertRecord {
         prev_seq: 0,
         pipeline: pipeline(),
         epoch: Epoch(3),
+        replay: None,
         engine_digest: DIGEST.to_owned(),
         by: "worker/edr-0".to_owned(),
+    }
+}
+
+fn replayed_alert() -> AlertRecord {
+    AlertRecord {
+        replay: Some(ReplayMark {
+            id: RequestId::new("rules-fixed").unwrap(),
+            epoch: Epoch(2),
+        }),
+        ..detection_alert()
     }
 }
 
@@ -409,6 +422,21 @@ fn detection_alert() -> AlertRecord {
     alert.events.remove(0);
     alert.metadata.clear();
     alert
+}
+
+fn audit_record() -> AuditRecord {
+    AuditRecord {
+        v: audit::VERSION,
+        kind: AuditKind::Replay,
+        owner: owner(),
+        request_id: RequestId::new("h-0123456789ab").unwrap(),
+        fingerprint: "h-0123456789ab".to_owned(),
+        epoch: Epoch(4),
+        plan_hash: "5f0c".to_owned(),
+        by: "operator/lookback-7d9f".to_owned(),
+        time: time("2026-02-03T04:05:08.000000001Z"),
+        details: json!({"start": 4711}),
+    }
 }
 
 fn termination_message() -> TerminationMessage {
@@ -477,6 +505,54 @@ fn the_checkpoint_is_pinned() {
 fn the_alert_record_is_pinned() {
     assert_pinned("alert-correlation.json", &correlation_alert());
     assert_pinned("alert-detection.json", &detection_alert());
+    assert_pinned("alert-replayed.json", &replayed_alert());
+}
+
+#[test]
+fn the_audit_record_is_pinned() {
+    assert_pinned("audit-replay.json", &audit_record());
+}
+
+#[test]
+fn a_claim_is_the_same_whoever_wrote_it_and_whenever() {
+    let before = AuditRecord {
+        by: "operator/before".to_owned(),
+        time: time("2026-02-03T04:05:07Z"),
+        details: json!({}),
+        ..audit_record()
+    };
+    assert!(audit_record().is_same_claim(&before));
+}
+
+#[test]
+fn a_claim_of_anything_else_is_another() {
+    let mut owner = owner();
+    owner.cluster = "other".to_owned();
+    let others = [
+        AuditRecord {
+            owner,
+            ..audit_record()
+        },
+        AuditRecord {
+            request_id: RequestId::new("other").unwrap(),
+            ..audit_record()
+        },
+        AuditRecord {
+            fingerprint: "h-ba9876543210".to_owned(),
+            ..audit_record()
+        },
+        AuditRecord {
+            epoch: Epoch(5),
+            ..audit_record()
+        },
+        AuditRecord {
+            plan_hash: "5f0d".to_owned(),
+            ..audit_record()
+        },
+    ];
+    for other in others {
+        assert!(!audit_record().is_same_claim(&other), "{other:?}");
+    }
 }
 
 #[test]
@@ -641,6 +717,7 @@ fn another_version_is_refused_by_name() {
     assert_refuses_version_2(&worker_config());
     assert_refuses_version_2(&checkpoint());
     assert_refuses_version_2(&correlation_alert());
+    assert_refuses_version_2(&audit_record());
     assert_refuses_version_2(&termination_message());
 }
 

@@ -5,8 +5,13 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::request::ReplayRequest;
+use super::request::{ReplayRequest, RequestId, StatePolicy};
 use crate::position::{Epoch, StreamSeq};
+
+/// Finished requests kept in the status; the state file and the audit stream remember all.
+pub const MAX_HISTORY: usize = 20;
+/// Retired consumers kept in the status.
+pub const MAX_RETIRED: usize = 64;
 
 /// What is done, in this order.
 #[derive(
@@ -86,6 +91,9 @@ pub struct Record {
     /// Set while it is being undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub way_back: Option<WayBack>,
+    /// Set while the pipeline is suspended: the time of the phase does not run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// A request that is being undone: an epoch beyond its own goes on with the file it never touched.
@@ -94,8 +102,80 @@ pub struct Record {
 pub struct WayBack {
     /// The epoch that takes over.
     pub epoch: Epoch,
-    /// [`ReplayPhase::Failed`] or [`ReplayPhase::Superseded`].
+    /// How the request ends then: Failed or Superseded.
     pub to: ReplayPhase,
+}
+
+/// A request for which nothing more is done: what is kept of its record when another one came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Finished {
+    /// Under which it is remembered.
+    pub id: RequestId,
+    /// Tells requests of one id apart.
+    #[schemars(length(max = 64))]
+    pub fingerprint: String,
+    /// How it ended.
+    pub phase: ReplayPhase,
+    /// What to know about it, in one sentence.
+    #[serde(default)]
+    #[schemars(length(max = 2048))]
+    pub message: String,
+    /// The epoch that was given to it; absent when it was never planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// The epoch whose state file it was to move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Epoch>,
+    /// The first sequence to be read with alerts; absent when it was never planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StreamSeq>,
+    /// What was asked for the windows.
+    pub state_policy: StatePolicy,
+    /// What became of them, as planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Windows>,
+    /// When it was first seen.
+    #[schemars(with = "String", length(max = 40))]
+    pub requested_at: Timestamp,
+    /// When it ended.
+    #[schemars(with = "String", length(max = 40))]
+    pub finished_at: Timestamp,
+}
+
+impl Record {
+    /// What is kept of it once its phase is final.
+    #[must_use]
+    pub fn finished(&self) -> Finished {
+        let plan = self.plan.as_ref();
+        Finished {
+            id: self.request.id.clone(),
+            fingerprint: self.request.fingerprint.clone(),
+            phase: self.phase,
+            message: self.message.clone(),
+            epoch: self.epoch,
+            of: self.of,
+            start: plan.map(|plan| plan.start),
+            state_policy: self.request.state_policy,
+            windows: plan.map(|plan| plan.windows),
+            requested_at: self.requested_at,
+            finished_at: self.since,
+        }
+    }
+}
+
+/// A consumer of an epoch that was left. It is deleted some time later, so that one can still look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retired {
+    /// Its name.
+    #[schemars(length(max = 256))]
+    pub name: String,
+    /// The epoch it served.
+    pub epoch: Epoch,
+    /// When that epoch was left.
+    #[schemars(with = "String", length(max = 40))]
+    pub since: Timestamp,
 }
 
 /// What a request does.

@@ -22,9 +22,8 @@ pub const LOSS: &str = "loss-";
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(try_from = "String", into = "String")]
-pub struct RequestId(
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))] String,
-);
+#[schemars(with = "String", extend("maxLength" = MAX_ID))]
+pub struct RequestId(String);
 
 /// A text that is no id, or none that a person may choose.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -62,6 +61,18 @@ impl RequestId {
             return Err(InvalidId::Reserved(text.to_owned()));
         }
         Self::new(text)
+    }
+
+    /// The id of the operator's own request after the state of `epoch` was lost.
+    #[must_use]
+    pub fn of_loss(epoch: Epoch) -> Self {
+        Self(format!("{LOSS}{epoch}"))
+    }
+
+    /// Whether the operator made it.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        self.0.starts_with(LOSS)
     }
 
     /// As it stands in subjects and metadata.
@@ -175,7 +186,7 @@ pub enum Approval {
 pub struct ReplayRequest {
     /// Under which it is remembered.
     pub id: RequestId,
-    /// Tells requests of one id apart: see [`fingerprint`].
+    /// Tells requests of one id apart: a hash over start and statePolicy.
     #[schemars(length(max = 64))]
     pub fingerprint: String,
     /// From where.
@@ -218,11 +229,23 @@ impl ReplayRequest {
     #[must_use]
     pub fn loss(epoch: Epoch, start: StreamSeq, state_policy: StatePolicy) -> Self {
         let start = ReplayStart::FromSequence(start);
-        let id = RequestId(format!("{LOSS}{epoch}"));
+        let id = RequestId::of_loss(epoch);
         Self {
             on_truncated: OnTruncated::Clamp,
             ..Self::of_id(id, fingerprint(start, state_policy), start, state_policy)
         }
+    }
+
+    /// Whether it asks for the same under the same id.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id && self.fingerprint == other.fingerprint
+    }
+
+    /// Whether it is too late to begin it.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.not_after.is_some_and(|not_after| now > not_after)
     }
 
     fn of_id(

@@ -1,0 +1,90 @@
+//! Between a record and the cursor it gives its epoch, both ways.
+
+use crate::config::{Cursor, Rewind};
+use crate::position::StreamSeq;
+use crate::replay::record::{Plan, ReadBack, Record};
+use crate::replay::request::{Approval, OnTruncated, ReplayRequest, ReplayStart, Yes};
+use crate::replay::restore::{RestoreStart, decide_windows};
+
+/// In [`Plan::reason`]: the plan was found on a consumer, and only what a worker needs is known of it.
+pub const RECOVERED: &str = "Recovered";
+
+impl Record {
+    /// What its epoch does to the state file; none before it is planned.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        let plan = self.plan.as_ref()?;
+        Some(Cursor::Rewind(Rewind {
+            request_id: self.request.id.clone(),
+            fingerprint: self.request.fingerprint.clone(),
+            of: self.of,
+            start: plan.start,
+            read_from: plan.read_back.as_ref().map(|back| back.from),
+            latest: matches!(self.request.start, ReplayStart::Latest(Yes)),
+            state_policy: self.request.state_policy,
+            outputs: self.request.outputs,
+            target: plan.target,
+            plan_hash: plan.hash.clone(),
+        }))
+    }
+
+    pub(super) fn is_recovered(&self) -> bool {
+        self.plan
+            .as_ref()
+            .is_some_and(|plan| plan.reason == RECOVERED)
+    }
+}
+
+impl Rewind {
+    /// The request it was made from, as far as it still says.
+    pub(super) fn request(&self) -> ReplayRequest {
+        ReplayRequest {
+            id: self.request_id.clone(),
+            fingerprint: self.fingerprint.clone(),
+            start: if self.latest {
+                ReplayStart::Latest(Yes)
+            } else {
+                ReplayStart::FromSequence(self.start)
+            },
+            state_policy: self.state_policy,
+            outputs: self.outputs,
+            on_truncated: OnTruncated::default(),
+            approval: Approval::default(),
+            not_after: None,
+        }
+    }
+
+    /// The plan it was made from, as far as it still says.
+    pub(super) fn plan(&self, position: Option<StreamSeq>) -> Plan {
+        let start = if self.latest {
+            RestoreStart::Latest
+        } else {
+            RestoreStart::Sequence(self.start)
+        };
+        let (windows, _) = decide_windows(self.state_policy, position, start);
+        Plan {
+            hash: self.plan_hash.clone(),
+            start: self.start,
+            start_time: None,
+            target: self.target,
+            messages: 0,
+            bytes: 0,
+            eta_seconds: None,
+            position,
+            truncated: false,
+            gap: 0,
+            double_counted: 0,
+            windows,
+            reason: RECOVERED.to_owned(),
+            groups: 0,
+            read_back: self.read_from.map(|from| ReadBack {
+                from,
+                seconds_needed: 0,
+                seconds_available: 0,
+                exact: false,
+                inexact_because: "found on its consumer, which does not say".to_owned(),
+            }),
+            known_alerts: None,
+        }
+    }
+}
