@@ -13,7 +13,7 @@ setup: ## Install what building and testing needs: packages, Rust, NATS, a local
 	@tools/setup.sh
 
 .PHONY: demo
-demo: setup ## Run the main job on a real local cluster: RULES=rules.tar.gz EVENTS=60000
+demo: ## Run the main job on a real cluster: RULES=rules.tar.gz EVENTS=60000 CLUSTER=local|current
 	@tools/demo.sh
 
 .PHONY: test

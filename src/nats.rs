@@ -6,12 +6,15 @@
 //! - [`log`]: the source stream and its consumer, for the worker.
 //! - [`outbox`]: the stores of alerts (`alerts`) and dead letters ([`deadletters`]), for the worker.
 //! - [`checkpoint`]: checkpoints, for the worker; watching and deleting them, for the operator.
+//! - [`audit`]: what was done once and who may do it, for the operator.
 //! - [`desired`]: what streams and consumers must look like, and whether they do. Pure.
+//! - [`survey`]: what a replay is planned from, read off the source stream.
 //! - [`streams`], [`consumers`]: reading them, and keeping ours as desired, for the operator.
 //! - [`ensure`]: what the two have in common.
 
 mod alerts;
 pub mod api;
+pub mod audit;
 pub mod checkpoint;
 pub mod connect;
 pub mod consumers;
@@ -21,3 +24,4 @@ pub mod ensure;
 pub mod log;
 pub mod outbox;
 pub mod streams;
+pub mod survey;

@@ -197,6 +197,7 @@ async fn control(
             image: settings.image,
         },
         pace: settings.pace,
+        limits: settings.limits,
         metrics,
         leadership,
         compiler: Arc::default(),

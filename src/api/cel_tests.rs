@@ -130,3 +130,46 @@ fn another_access_mode_is_refused() {
         "{message}"
     );
 }
+
+fn replay(value: Value) -> impl FnOnce(&mut Value) {
+    move |pipeline| pipeline["spec"]["replay"] = value
+}
+
+#[test]
+fn a_replay_from_a_sequence_a_time_or_the_next_message_is_accepted() {
+    for start in [
+        json!({"fromSequence": 4711}),
+        json!({"fromTime": "2026-11-20T06:00:00.123456789+01:00"}),
+        json!({"latest": true}),
+    ] {
+        assert!(pipeline(replay(start)).validate_cel().is_ok());
+    }
+}
+
+#[test]
+fn a_replay_without_a_start_or_with_two_is_refused() {
+    for start in [
+        json!({}),
+        json!({"statePolicy": "Clear"}),
+        json!({"fromSequence": 1, "latest": true}),
+        json!({"fromSequence": 1, "fromTime": "2026-11-20T06:00:00Z"}),
+        json!({"fromSequence": 1, "fromTime": "2026-11-20T06:00:00Z", "latest": true}),
+    ] {
+        let message = refusal(replay(start));
+        assert!(message.contains("exactly one of"), "{message}");
+    }
+}
+
+#[test]
+fn a_replay_id_that_looks_derived_is_refused() {
+    for id in ["h-0123456789ab", "loss-3"] {
+        let message = refusal(replay(json!({"id": id, "latest": true})));
+        assert!(message.contains("given by the operator"), "{message}");
+    }
+}
+
+#[test]
+fn an_empty_replay_id_is_accepted() {
+    let empty = pipeline(replay(json!({"id": "", "latest": true})));
+    assert!(empty.validate_cel().is_ok());
+}

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use lookback_protocol::checkpoint::HoldReason;
+use lookback_protocol::replay::record::ReplayPhase;
 use lookback_protocol::termination::ExitReason;
 
 use super::status::ConditionStatus;
@@ -28,6 +29,12 @@ pub enum ConditionType {
     StateReady,
     /// Every document of the rules the spec names is loaded.
     RulesLoaded,
+    /// What the spec's replay block asks for is done, or being done.
+    ReplayAccepted,
+    /// A replay is under way.
+    ReplayInProgress,
+    /// The spec says so, and no worker is left.
+    Suspended,
     /// No event is parked.
     DeadLettersClear,
     /// No event left the source stream unread, or is about to.
@@ -40,7 +47,7 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every condition, in the order of the status.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -48,6 +55,9 @@ impl ConditionType {
         Self::ConsumerReady,
         Self::StateReady,
         Self::RulesLoaded,
+        Self::ReplayAccepted,
+        Self::ReplayInProgress,
+        Self::Suspended,
         Self::DeadLettersClear,
         Self::RetentionSafe,
         Self::Deterministic,
@@ -145,8 +155,8 @@ reasons! {
     Positioned: ConsumerReady = True, Fine, "the consumer exists, and the worker moves its cursor", "";
     SourceMissing: ConsumerReady = False, Stalled, "the source stream does not exist", "create the stream, or create the pipeline again with another source.stream";
     SourceUnsupported: ConsumerReady = False, Stalled, "the source stream has no Limits retention, so reading would take events from others", "read from a stream with Limits retention, for example a mirror or source of this one";
-    StreamChanged: ConsumerReady = False, Stalled, "the source stream was deleted and created again: its sequences mean other events", "delete the pipeline with deletionPolicy Delete and create it again";
-    StreamRegressed: ConsumerReady = False, Stalled, "the source stream lost messages that were applied", "restore the stream, or delete the pipeline with deletionPolicy Delete and create it again";
+    StreamChanged: ConsumerReady = False, Stalled, "the source stream was deleted and created again: its sequences mean other events", "request a replay with statePolicy Clear or Rebuild and a new id: it binds the state file to the stream as it is now";
+    StreamRegressed: ConsumerReady = False, Stalled, "the source stream lost messages that were applied", "restore the stream, or request a replay with statePolicy Clear or Rebuild and a new id: it binds the state file to the stream as it is now";
     ForeignConsumer: ConsumerReady = False, Stalled, "a consumer of that name exists and is not the pipeline's", "delete that consumer";
     ConsumerRefused: ConsumerReady = False, Stalled, "the server refuses the consumer", "correct spec.source.subjects, or allow what the server's message names";
     ConsumerMissing: ConsumerReady = False, Waiting, "the consumer is gone", "ends by itself: the operator creates it again";
@@ -154,13 +164,15 @@ reasons! {
     ConsumerUnknown: ConsumerReady = Unknown, Waiting, "the consumer was not looked for yet", "ends by itself once what the other conditions name is there";
     StateOpen: StateReady = True, Fine, "the state file is open and its identity is checked", "";
     WorkerStarting: StateReady = False, Waiting, "the worker is not ready yet", "ends by itself when the worker has positioned its consumer";
+    WorkerStopped: StateReady = False, Fine, "the worker is stopped on purpose; its volume stays", "";
     VolumePending: StateReady = False, Waiting, "the volume is not bound", "ends by itself when the storage class provides it; check spec.state.storage if it should";
     Unschedulable: StateReady = False, Waiting, "no node takes the worker", "ends by itself when a node fits; check spec.worker if one should";
     ImageUnavailable: StateReady = False, Stalled, "the worker's image cannot be pulled", "correct spec.worker.image, or give the node access to the registry";
-    StateLost: StateReady = False, Stalled, "there is a checkpoint, but the volume came back empty", "restore the volume, or delete the pipeline with deletionPolicy Delete and create it again";
-    Corrupt: StateReady = False, Stalled, "the state file cannot be read", "restore the volume, or delete the pipeline with deletionPolicy Delete and create it again";
+    StateLost: StateReady = False, Stalled, "there is a checkpoint, but the volume came back empty or from an old copy", "restore the volume, or request a replay with statePolicy Clear or Rebuild and a new id; spec.state.onLoss: RebuildWindows or StartEmpty does the like by itself";
+    Corrupt: StateReady = False, Stalled, "the state file cannot be read", "restore the volume; or delete its claim and the pod, and then do what ends StateLost";
     NewerSchema: StateReady = False, Stalled, "the state file was written by a newer version", "run that version or a newer one";
-    OwnedByOther: StateReady = False, Stalled, "the state file belongs to another pipeline or cluster", "give the pipeline the volume it had, or create it under another name";
+    OwnedByOther: StateReady = False, Stalled, "state file, checkpoint or consumer belong to another pipeline or cluster", "give the pipeline the volume it had; if the owner that the message names is gone for good, annotate the pipeline with lookback.dev/adopt=<that owner>";
+    EpochAhead: StateReady = False, Stalled, "the worker's checkpoint is of a later epoch than the pipeline's status or its consumer: one of them was restored from an old copy", "delete the pipeline with deletionPolicy Retain and the consumers that the message names, and create it again: it goes on with the later epoch";
     StateLocked: StateReady = False, Waiting, "another process holds the state file", "ends by itself when that process is gone";
     VolumeFull: StateReady = False, Stalled, "the volume has no room", "raise spec.state.storage.size";
     BadConfig: StateReady = False, Stalled, "the worker cannot use its configuration, rules or credentials", "do what the message asks for; run operator and worker from one version";
@@ -172,13 +184,38 @@ reasons! {
     RulesRejected: RulesLoaded = False, Stalled, "documents cannot be used, so the set before it keeps running", "correct the documents that the message names, or set spec.rules.onError: LoadGood";
     DocumentsLeftOut: RulesLoaded = False, Warning, "documents cannot be used and are left out", "correct the documents that the message names";
     RulesUnknown: RulesLoaded = Unknown, Fine, "the rules were not looked at", "";
+    NoReplay: ReplayAccepted = Unknown, Fine, "the spec asks for no replay", "";
+    Accepted: ReplayAccepted = True, Fine, "the replay is being done, or was done last", "";
+    AlreadyApplied: ReplayAccepted = True, Fine, "the replay was done before under this id, and is not done again", "";
+    AwaitingApproval: ReplayAccepted = False, Warning, "the plan waits for a person", "read status.replay.plan, then annotate the pipeline with lookback.dev/approve=<its hash>; or take the block out";
+    Queued: ReplayAccepted = False, Warning, "the replay waits for what the message names", "set spec.suspend: false, or let the replay before it end";
+    Throttled: ReplayAccepted = False, Warning, "the replay before it is too young", "wait; and give replays ids that do not change with every apply";
+    IdReused: ReplayAccepted = False, Stalled, "the id was used before for another start or statePolicy", "set a new id, or none";
+    ReplayRejected: ReplayAccepted = False, Stalled, "the replay cannot work as it is", "correct spec.replay as the message asks for, or take it out";
+    ReplayExpired: ReplayAccepted = False, Warning, "its notAfter passed before it began", "take the block out, or set a later notAfter";
+    ReplayFailed: ReplayAccepted = False, Stalled, "the replay could not be begun; detections go on from the state before", "end what the message names, then set a new id; or take the block out";
+    ReplaySuperseded: ReplayAccepted = False, Warning, "another request came, or it was taken out, before it was begun", "set a new id, or take the block out";
+    Idle: ReplayInProgress = False, Fine, "no replay is under way", "";
+    Completed: ReplayInProgress = False, Fine, "the replay has read everything up to its target", "";
+    Requested: ReplayInProgress = True, Fine, "the replay is being planned", "";
+    Planned: ReplayInProgress = True, Fine, "what the replay would do stands in status.replay.plan", "";
+    Fencing: ReplayInProgress = True, Waiting, "the worker of the epoch before is being stopped", "ends by itself when its pod is gone";
+    FencingBlocked: ReplayInProgress = True, Stalled, "the pod of the epoch before does not go, so its node may still run it", "bring the node back; or, once it is off for certain, taint it with node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
+    CursorCreated: ReplayInProgress = True, Waiting, "the consumer of the new epoch is being made", "ends by itself when NATS has made it";
+    RollingOut: ReplayInProgress = True, Waiting, "the worker of the new epoch is being started", "ends by itself when it has moved its state file, or after a while in the way back";
+    TakingBack: ReplayInProgress = True, Waiting, "the replay is undone before it was begun; detections go on from the state before", "ends by itself when the worker of the next epoch is started";
+    StateApplied: ReplayInProgress = True, Fine, "the state file is moved", "";
+    CatchingUp: ReplayInProgress = True, Fine, "the worker reads up to the target of the replay", "";
+    NotSuspended: Suspended = False, Fine, "the worker may run", "";
+    Suspending: Suspended = False, Waiting, "the worker is being stopped", "ends by itself when its pod is gone; a pod on a node that is off goes when the node is tainted with node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
+    Suspended: Suspended = True, Warning, "spec.suspend is set, and no worker is left", "set spec.suspend: false";
     NoDeadLetters: DeadLettersClear = True, Fine, "no event is parked", "";
     EventsParked: DeadLettersClear = False, Warning, "events could not be applied and are parked", "read them from the dead-letter stream, correct their producer, and purge them";
     DeadLettersFull: DeadLettersClear = False, Stalled, "the dead-letter stream has no room; the worker waits and loses nothing", "raise spec.deadLetters.maxBytes, or purge dead letters that are done with";
     DeadLettersUnknown: DeadLettersClear = Unknown, Fine, "the dead-letter stream was not looked at", "";
     EventsRetained: RetentionSafe = True, Fine, "the source stream keeps what is not read yet", "";
     EventsExpired: RetentionSafe = False, Warning, "events left the source stream before they were read", "annotate the pipeline with lookback.dev/acknowledge=<last sequence of the range>";
-    RetentionLow: RetentionSafe = False, Warning, "events expire soon, and the worker has not read them", "give the worker more CPU, or raise max_age of the source stream";
+    RetentionLow: RetentionSafe = False, Warning, "events leave the source stream soon, and the worker has not read them", "give the worker more CPU, or set spec.suspend: false if it is suspended, or raise the limits of the source stream";
     RetentionUnknown: RetentionSafe = Unknown, Fine, "the source stream was not looked at", "";
     EventTime: Deterministic = True, Fine, "times come from the events alone", "";
     WallClock: Deterministic = False, Warning, "times come from the worker's clock, so two runs may differ", "set spec.correlation.timestampFallback to Published or Skip";
@@ -215,6 +252,25 @@ impl Reason {
             ExitReason::NatsUnavailable => Self::NatsUnavailable,
             ExitReason::ConsumerMissing => Self::ConsumerMissing,
         })
+    }
+
+    /// The reason on `ReplayInProgress` for a replay in this phase that is not being undone.
+    #[must_use]
+    pub fn of_phase(phase: ReplayPhase) -> Self {
+        match phase {
+            ReplayPhase::Requested => Self::Requested,
+            ReplayPhase::Planned | ReplayPhase::AwaitingApproval => Self::Planned,
+            ReplayPhase::Fencing => Self::Fencing,
+            ReplayPhase::CursorCreated => Self::CursorCreated,
+            ReplayPhase::RollingOut => Self::RollingOut,
+            ReplayPhase::StateApplied => Self::StateApplied,
+            ReplayPhase::CatchingUp => Self::CatchingUp,
+            ReplayPhase::Completed => Self::Completed,
+            ReplayPhase::Failed
+            | ReplayPhase::Rejected
+            | ReplayPhase::Expired
+            | ReplayPhase::Superseded => Self::Idle,
+        }
     }
 
     /// The reason for a worker that waits.

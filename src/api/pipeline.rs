@@ -7,6 +7,7 @@
 )]
 
 mod correlation;
+mod replay;
 mod storage;
 mod worker;
 
@@ -19,11 +20,16 @@ use super::quantity::Bytes;
 use super::status::DetectionPipelineStatus;
 
 pub use correlation::{CorrelationSpec, Emit, LimitsSpec, Refire, TimestampFallback};
-pub use storage::{AccessMode, AlertsSpec, DeadLettersSpec, StateSpec, StorageSpec};
+pub use replay::{ReplaySpec, ReplaySpecError};
+pub use storage::{AccessMode, AlertsSpec, DeadLettersSpec, OnLoss, StateSpec, StorageSpec};
 pub use worker::{LogLevel, WorkerSpec};
 
 /// The annotation by which a person says that events lost up to a sequence are known.
 pub const ACKNOWLEDGE: &str = "lookback.dev/acknowledge";
+/// The annotation by which a person lets the plan of this hash run.
+pub const APPROVE: &str = "lookback.dev/approve";
+/// The annotation by which a person hands over what belongs to the pipeline of a cluster that is gone.
+pub const ADOPT: &str = "lookback.dev/adopt";
 /// The finalizer of pipelines with `deletionPolicy: Delete`.
 pub const FINALIZER: &str = "lookback.dev/cleanup";
 
@@ -47,10 +53,22 @@ pub const FINALIZER: &str = "lookback.dev/cleanup";
     printcolumn(name = "Lag", type_ = "integer", json_path = ".status.partitions[0].lag"),
     printcolumn(name = "Alerts", type_ = "integer", json_path = ".status.alerts.stored"),
     printcolumn(name = "DLQ", type_ = "integer", json_path = ".status.deadLetters.parked"),
+    printcolumn(name = "Replay", type_ = "string", json_path = ".status.replay.phase"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DetectionPipelineSpec {
+    /// Stop the worker once everything it applied is committed; nothing is lost or deleted. A replay
+    /// asked for meanwhile waits.
+    #[serde(default)]
+    pub suspend: bool,
+    /// Any text; another one replaces the worker's pod. It moves no cursor and drops no window.
+    #[serde(default)]
+    #[schemars(length(max = 128))]
+    pub restart_nonce: String,
+    /// Move the cursor, once. What was done stays done when the block is applied again or taken out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplaySpec>,
     /// How to reach NATS.
     pub nats: NatsSpec,
     /// Which events to read.

@@ -8,6 +8,7 @@
 
 use jiff::Timestamp;
 use kube::KubeSchema;
+use lookback_protocol::replay::record::{Finished, Record, Retired};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,14 +27,29 @@ pub struct DetectionPipelineStatus {
     /// One word for people; programs read the conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// Counts the cursors the pipeline had.
+    /// Counts the cursors the pipeline had. Written before anything of the epoch exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+    /// The latest replay: what was asked for, what it would do, and how far it has come. A phase stands
+    /// here before anything is done under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Record>,
+    /// Replays that ended, the newest first. The state file and the audit stream remember all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub replay_history: Vec<Finished>,
+    /// Consumers of epochs that were left; each is deleted some time later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub retired_consumers: Vec<Retired>,
     /// See docs/conditions.md.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub conditions: Vec<Condition>,
+    /// The source stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceStatus>,
     /// The rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<RulesStatus>,
@@ -63,6 +79,8 @@ pub enum Phase {
     Held,
     /// It does not go on until someone does what a condition says.
     Stalled,
+    /// The worker is stopped, or being stopped, because the spec says so.
+    Suspended,
     /// It is being deleted.
     Deleting,
 }
@@ -98,6 +116,22 @@ pub enum ConditionStatus {
     False,
     /// It was not observed.
     Unknown,
+}
+
+/// What the source stream holds, and so how far back a replay can go.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SourceStatus {
+    /// The first sequence still in it; the one after `lastSequence` when it is empty.
+    pub first_sequence: i64,
+    /// When that message was stored: the replay horizon. Absent when the stream is empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_time: Option<Time>,
+    /// The last sequence ever stored.
+    pub last_sequence: i64,
+    /// When this was written here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_time: Option<Time>,
 }
 
 /// The rules.

@@ -228,6 +228,17 @@ impl Nats {
         self.leader_get(stream, &json!({ "seq": sequence })).await
     }
 
+    /// The first message stored at or after `time`, to the nanosecond. With a time alone the server
+    /// may name a deleted message; so it is asked for the next one there is.
+    pub(super) async fn first_since(
+        &self,
+        stream: &str,
+        time: Timestamp,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        let by = json!({ "start_time": time, "next_by_subj": ">" });
+        self.leader_get(stream, &by).await
+    }
+
     async fn leader_get(
         &self,
         stream: &str,

@@ -89,6 +89,53 @@ impl Checkpoints for JetStreamCheckpoints {
     }
 }
 
+/// Who won the race between the operator, which takes an epoch back, and the worker that begins it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TakeBack {
+    /// The operator: its checkpoint stands at this revision.
+    Won(Revision),
+    /// Another write came first, and this is what stands now; `None` when a person deleted it. Should
+    /// it be of the operator's own new epoch, then an earlier try had won, and a worker went on from it.
+    Lost(Option<(Checkpoint, Revision)>),
+}
+
+/// Writes `checkpoint` over the revision that the decision to do so was made from (`None`: over
+/// nothing), and says whether that succeeded: by the answer to the write, or else by what the leader
+/// holds. Give the same checkpoint, its incarnation and time too, each time it is tried: by them one's
+/// own earlier write is known.
+///
+/// # Errors
+/// [`CheckpointError`]: it is not decided yet, and a write under way may still win. Try again.
+pub async fn take_back(
+    nats: &Nats,
+    partition: u32,
+    checkpoint: &Checkpoint,
+    expected: Option<Revision>,
+) -> Result<TakeBack, CheckpointError> {
+    let pipeline = &checkpoint.owner.pipeline;
+    let mut checkpoints = JetStreamCheckpoints::new(nats.clone(), pipeline, partition);
+    if let Some(decided) = decided(checkpoints.load().await?, checkpoint, expected) {
+        return Ok(decided);
+    }
+    match checkpoints.store(checkpoint, expected).await {
+        Ok(revision) => Ok(TakeBack::Won(revision)),
+        Err(error) => decided(checkpoints.load().await?, checkpoint, expected).ok_or(error),
+    }
+}
+
+/// `None` while what stands is what is to be written over.
+fn decided(
+    stands: Option<(Checkpoint, Revision)>,
+    ours: &Checkpoint,
+    expected: Option<Revision>,
+) -> Option<TakeBack> {
+    match stands {
+        Some((checkpoint, revision)) if checkpoint == *ours => Some(TakeBack::Won(revision)),
+        stands if stands.as_ref().map(|(_, revision)| *revision) == expected => None,
+        stands => Some(TakeBack::Lost(stands)),
+    }
+}
+
 /// Tells the operator which checkpoints changed, instead of asking for each.
 pub struct CheckpointWatch {
     entries: async_nats::jetstream::kv::Watch,

@@ -4,14 +4,19 @@
 //! update in place keeps the cursor and what is not yet acknowledged; a new filter takes effect at the
 //! next delivery.
 
+use std::collections::BTreeMap;
+
+use lookback_protocol::consumer::APPLIED_KEY;
+use lookback_protocol::names::PipelineKey;
+use lookback_protocol::position::{Epoch, StreamSeq};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api::{ApiError, Code, TIMEOUT};
 use super::connect::Nats;
 use super::desired::{Config, DesiredConsumer, owner_of};
 use super::ensure::{Deleted, Ensured, Object, ObjectError};
 use crate::worker::ports::ConsumerFacts;
-use lookback_protocol::position::StreamSeq;
 
 /// A consumer as its leader describes it.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,12 +25,19 @@ pub struct ObservedConsumer {
     pub config: Config,
     delivered: Delivered,
     num_pending: u64,
+    num_ack_pending: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct Delivered {
     consumer_seq: u64,
     stream_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    total: usize,
+    consumers: Option<Vec<String>>,
 }
 
 impl ObservedConsumer {
@@ -36,7 +48,14 @@ impl ObservedConsumer {
             delivered_consumer: self.delivered.consumer_seq,
             delivered: StreamSeq(self.delivered.stream_seq),
             pending: self.num_pending,
+            applied: self.metadata(APPLIED_KEY) == Some("true"),
         }
+    }
+
+    /// Messages delivered and not yet acknowledged.
+    #[must_use]
+    pub fn ack_pending(&self) -> u64 {
+        self.num_ack_pending
     }
 
     /// What it delivers; `>` for the whole stream.
@@ -77,13 +96,75 @@ pub async fn read(
     object(stream, name, &request(stream)).read(nats).await
 }
 
-/// Creates the consumer or updates it in place, and compares what the server then holds.
+/// Every consumer of a pipeline and partition that is there, by its epoch: also what another owner
+/// made under such a name, and what an earlier pipeline of the same name left.
+///
+/// The names come from the server that knows them all, each consumer from its leader. One that is
+/// deleted meanwhile is left out.
+///
+/// # Errors
+/// [`ObjectError::Api`] when there is no answer; a missing stream has no consumers.
+pub async fn list(
+    nats: &Nats,
+    stream: &str,
+    pipeline: &PipelineKey,
+    partition: u32,
+) -> Result<BTreeMap<Epoch, ObservedConsumer>, ObjectError> {
+    let names = match names(nats, stream).await {
+        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => Vec::new(),
+        names => names.map_err(|source| ObjectError::Api {
+            operation: "list",
+            kind: "consumers of stream",
+            name: stream.to_owned(),
+            source,
+        })?,
+    };
+    let mut consumers = BTreeMap::new();
+    for name in names {
+        if let Some(epoch) = pipeline.epoch_of(partition, &name)
+            && let Some(consumer) = read(nats, stream, &name).await?
+        {
+            consumers.insert(epoch, consumer);
+        }
+    }
+    Ok(consumers)
+}
+
+/// The names of all consumers of a stream. They come sorted and in pages, and one that vanishes moves
+/// those behind it to a page already read. So each page begins with the last name of the one before;
+/// when it does not, the names are read anew.
+async fn names(nats: &Nats, stream: &str) -> Result<Vec<String>, ApiError> {
+    let subject = format!("CONSUMER.NAMES.{stream}");
+    let mut names: Vec<String> = Vec::new();
+    loop {
+        let body = json!({ "offset": names.len().saturating_sub(1) });
+        let Page { total, consumers } = nats.api(&subject, &body, TIMEOUT).await?;
+        let consumers = consumers.unwrap_or_default();
+        let last = names.pop();
+        if last.is_some() && last != consumers.first().cloned() {
+            names.clear();
+            continue;
+        }
+        names.extend(consumers);
+        if names.len() >= total {
+            return Ok(names);
+        }
+    }
+}
+
+/// Creates the consumer or updates it in place, and compares what the server then holds. One of
+/// the owner to adopt becomes ours.
 ///
 /// # Errors
 /// [`ObjectError`]: it is another's, or cannot be repaired in place, or the server did not do it.
 pub async fn ensure(nats: &Nats, desired: &DesiredConsumer) -> Result<Ensured, ObjectError> {
     object(&desired.stream, &desired.name, &request(&desired.stream))
-        .ensure(nats, &desired.config(), &|observed| desired.drift(observed))
+        .ensure(
+            nats,
+            &desired.config(),
+            desired.adopt.as_deref(),
+            &|observed| desired.drift(observed),
+        )
         .await
 }
 

@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lookback_protocol::consumer::OWNER_KEY;
-use lookback_protocol::names::{STATE_BUCKET, STATE_STREAM};
+use lookback_protocol::names::{AUDIT_STREAM, AUDIT_SUBJECTS, STATE_BUCKET, STATE_STREAM};
 use serde_json::{Map, Value, json};
 
 /// The server's default. Nothing here is published with a message id.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// How long a delivery may stay without an ack before the server gives it to someone again.
 pub const ACK_WAIT: Duration = Duration::from_secs(600);
+/// How long it is known what was done.
+const AUDIT_AGE: Duration = Duration::from_secs(400 * 86_400);
 /// The owner of what one NATS account holds once, for every pipeline in it.
 pub const SHARED_OWNER: &str = "lookback";
 
@@ -48,8 +50,15 @@ pub struct DesiredStream {
     pub allow_rollup: bool,
     /// Whether single messages are safe from deletion.
     pub deny_delete: bool,
+    /// Whether a subject that holds [`Self::max_messages_per_subject`] refuses the next message,
+    /// instead of dropping its oldest.
+    pub write_once: bool,
+    /// Whether its messages, all or those of a subject, are safe from deletion.
+    pub deny_purge: bool,
     /// Ours; must hold the owner under [`OWNER_KEY`]. Keys of others are left alone.
     pub metadata: BTreeMap<String, String>,
+    /// Another owner, who is gone, and whose object becomes ours in place.
+    pub adopt: Option<String>,
 }
 
 impl DesiredStream {
@@ -75,7 +84,10 @@ impl DesiredStream {
             allow_message_ttl: true,
             allow_rollup: false,
             deny_delete: true,
+            write_once: false,
+            deny_purge: false,
             metadata: BTreeMap::from([(OWNER_KEY.to_owned(), owner)]),
+            adopt: None,
         }
     }
 
@@ -98,6 +110,26 @@ impl DesiredStream {
         }
     }
 
+    /// What was done in an account and by whom. A subject is written once and nothing is taken out
+    /// before its time, so a record is also a claim that only one can hold.
+    #[must_use]
+    pub fn audit(replicas: u8) -> Self {
+        Self {
+            allow_atomic: false,
+            allow_message_ttl: false,
+            write_once: true,
+            deny_purge: true,
+            ..Self::store(
+                AUDIT_STREAM.to_owned(),
+                AUDIT_SUBJECTS.to_owned(),
+                None,
+                Some(AUDIT_AGE),
+                replicas,
+                SHARED_OWNER.to_owned(),
+            )
+        }
+    }
+
     /// As JetStream holds it; see [`Config`].
     #[must_use]
     pub fn config(&self) -> Config {
@@ -107,7 +139,7 @@ impl DesiredStream {
             "retention": "limits",
             "storage": "file",
             "discard": "new",
-            "discard_new_per_subject": false,
+            "discard_new_per_subject": self.write_once,
             "max_consumers": -1,
             "max_msgs": -1,
             "max_msgs_per_subject": self.max_messages_per_subject,
@@ -123,7 +155,7 @@ impl DesiredStream {
             "sources": null,
             "subject_transform": null,
             "subject_delete_marker_ttl": null,
-            "deny_purge": false,
+            "deny_purge": self.deny_purge,
             "metadata": self.metadata,
         }));
         let flags = [
@@ -137,6 +169,14 @@ impl DesiredStream {
             config.insert((*flag).to_owned(), Value::Bool(true));
         }
         config
+    }
+
+    /// Whether it belongs to every pipeline of the account.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.metadata
+            .get(OWNER_KEY)
+            .is_some_and(|it| it == SHARED_OWNER)
     }
 
     /// Compares with what the server holds.
@@ -163,6 +203,8 @@ pub struct DesiredConsumer {
     pub filter_subjects: Vec<String>,
     /// Ours; must hold the owner under [`OWNER_KEY`]. Keys of others are left alone.
     pub metadata: BTreeMap<String, String>,
+    /// Another owner, who is gone, and whose object becomes ours in place.
+    pub adopt: Option<String>,
 }
 
 impl DesiredConsumer {
@@ -272,7 +314,8 @@ fn drift(desired: &Config, observed: &Config, immutable: &[&str]) -> Drift {
     }
     let mut fields = Vec::new();
     for (field, value) in differing {
-        if immutable.contains(&field.as_str()) {
+        // Those of them that are flags can be switched on, but never off.
+        if immutable.contains(&field.as_str()) && *value != Value::Bool(true) {
             return Drift::Immutable {
                 field: field.clone(),
                 desired: value.to_string(),
@@ -352,6 +395,7 @@ mod tests {
             name: "lb_prod_edr_p0_e1".to_owned(),
             filter_subjects: filter.iter().map(|&subject| subject.to_owned()).collect(),
             metadata: BTreeMap::from([(OWNER_KEY.to_owned(), "cluster/prod/edr".to_owned())]),
+            adopt: None,
         }
     }
 
@@ -459,6 +503,32 @@ mod tests {
         );
         let fields = vec!["max_age".to_owned()];
         assert_eq!(desired.drift(&observed), Drift::Update { fields });
+    }
+
+    #[test]
+    fn an_audit_that_can_be_overwritten_is_drift() {
+        let desired = DesiredStream::audit(1);
+        let observed = with(
+            created(&desired.config()),
+            "discard_new_per_subject",
+            json!(false),
+        );
+        let fields = vec!["discard_new_per_subject".to_owned()];
+        assert_eq!(desired.drift(&observed), Drift::Update { fields });
+    }
+
+    #[test]
+    fn a_purge_can_be_denied_later_but_not_allowed_again() {
+        let desired = DesiredStream::audit(1);
+        let mut purgeable = created(&desired.config());
+        purgeable.remove("deny_purge");
+        let fields = vec!["deny_purge".to_owned()];
+        assert_eq!(desired.drift(&purgeable), Drift::Update { fields });
+        let observed = with(created(&stream().config()), "deny_purge", json!(true));
+        assert!(matches!(
+            stream().drift(&observed),
+            Drift::Immutable { field, .. } if field == "deny_purge"
+        ));
     }
 
     #[test]

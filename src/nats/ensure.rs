@@ -1,5 +1,5 @@
 //! How streams and consumers are brought to what they must look like: created when they are missing,
-//! adopted only with our owner in their metadata, updated in place, never deleted to repair. Each
+//! taken only with our owner, or the one to adopt, in their metadata, updated in place, never deleted to repair. Each
 //! step is idempotent; of two that race, one is refused and finds the other's work next time.
 
 use serde::Deserialize;
@@ -117,6 +117,7 @@ impl Object<'_> {
         &self,
         nats: &Nats,
         desired: &Config,
+        adopt: Option<&str>,
         drift: &(dyn Fn(&Config) -> Drift + Sync),
     ) -> Result<Ensured, ObjectError> {
         let Some(observed) = self.read::<Described>(nats).await? else {
@@ -124,7 +125,9 @@ impl Object<'_> {
             self.write(nats, "create", config, drift).await?;
             return Ok(Ensured::Created);
         };
-        self.check_owner(owner_of(desired).unwrap_or_default(), &observed.config)?;
+        if adopt.is_none() || owner_of(&observed.config) != adopt {
+            self.check_owner(owner_of(desired).unwrap_or_default(), &observed.config)?;
+        }
         match drift(&observed.config) {
             Drift::None => Ok(Ensured::Unchanged),
             Drift::Update { fields } => {

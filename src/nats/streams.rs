@@ -92,6 +92,25 @@ impl ObservedStream {
         self.config.get("max_bytes").and_then(Value::as_u64)
     }
 
+    /// How many copies of it there are to be.
+    #[must_use]
+    pub fn replicas(&self) -> Option<u8> {
+        let replicas = self.config.get("num_replicas").and_then(Value::as_u64)?;
+        u8::try_from(replicas).ok()
+    }
+
+    /// Messages it may hold; `None` for no limit.
+    #[must_use]
+    pub fn max_messages(&self) -> Option<u64> {
+        self.config.get("max_msgs").and_then(Value::as_u64)
+    }
+
+    /// Whether a full stream drops its oldest messages, rather than to refuse new ones.
+    #[must_use]
+    pub fn drops_oldest(&self) -> bool {
+        self.config.get("discard").and_then(Value::as_str) != Some("new")
+    }
+
     /// The owner in its metadata.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
@@ -107,14 +126,33 @@ pub async fn read(nats: &Nats, name: &str) -> Result<Option<ObservedStream>, Obj
     object(name).read(nats).await
 }
 
-/// Creates one of our streams or updates it in place, and compares what the server then holds.
+/// Creates one of our streams or updates it in place, and compares what the server then holds. One of
+/// the owner to adopt becomes ours.
 ///
 /// # Errors
 /// [`ObjectError`]: it is another's, or cannot be repaired in place, or the server did not do it.
 pub async fn ensure(nats: &Nats, desired: &DesiredStream) -> Result<Ensured, ObjectError> {
     object(&desired.name)
-        .ensure(nats, &desired.config(), &|observed| desired.drift(observed))
+        .ensure(
+            nats,
+            &desired.config(),
+            desired.adopt.as_deref(),
+            &|observed| desired.drift(observed),
+        )
         .await
+}
+
+/// As [`ensure`], for what one account holds once, for every pipeline in it. Its copies were decided by
+/// the pipeline that created it: those that want different numbers must not take turns.
+///
+/// # Errors
+/// As [`ensure`].
+pub async fn ensure_shared(nats: &Nats, desired: &DesiredStream) -> Result<Ensured, ObjectError> {
+    let mut desired = desired.clone();
+    if let Some(observed) = read(nats, &desired.name).await? {
+        desired.replicas = observed.replicas().unwrap_or(desired.replicas);
+    }
+    ensure(nats, &desired).await
 }
 
 /// Deletes a stream with everything in it, if its metadata says that it is `owner`'s.

@@ -18,6 +18,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use lookback_protocol::names::PipelineKey;
+use lookback_protocol::replay::machine::Limits;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,8 @@ pub struct Context {
     pub settings: Settings,
     /// How often to look.
     pub pace: Pace,
+    /// What bounds a replay in time.
+    pub limits: Limits,
     /// Events.
     pub reporter: Reporter,
     /// Numbers.

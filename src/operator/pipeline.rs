@@ -1,9 +1,10 @@
 //! One pipeline, from what a person asks for to what runs. A reconcile is level-triggered and runs the
-//! same five steps whatever triggered it: dereference (I/O), validate, build (pure), apply (I/O),
-//! status (pure, then written).
+//! same steps whatever triggered it: dereference (I/O), decide about epoch and replay (pure, then
+//! written), validate, build (pure), apply (I/O), status (pure, then written).
 //!
 //! # Layout
 //! - [`dereference`] reads everything outside into [`facts`].
+//! - [`replay`] decides which epoch the workers are in; what it decides is written before it is done.
 //! - [`validate`] parses spec and facts into a pipeline that can be built, or [`problem`]s.
 //! - [`build`] makes every object from it.
 //! - [`apply`] brings JetStream and the API server to them.
@@ -16,6 +17,7 @@ pub mod cleanup;
 pub mod dereference;
 pub mod facts;
 pub mod problem;
+pub mod replay;
 pub mod status;
 pub mod validate;
 
@@ -33,7 +35,8 @@ use jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
-use lookback_protocol::names::{NameError, PipelineKey};
+use lookback_protocol::names::{NameError, Owner, PipelineKey};
+use lookback_protocol::replay::machine::Workers;
 use serde_json::json;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -41,12 +44,15 @@ use crate::api::status::Phase;
 use crate::api::{DetectionPipeline, DetectionPipelineStatus};
 use crate::operator::FIELD_MANAGER;
 use crate::operator::controller::Context;
-use crate::operator::pipeline::apply::Applied;
 use crate::operator::pipeline::build::names;
 use crate::operator::pipeline::cleanup::Progress;
-use crate::operator::pipeline::facts::Dereferenced;
+use crate::operator::pipeline::dereference::Found;
+use crate::operator::pipeline::problem::Problem;
+use crate::operator::pipeline::replay::execute::{Round, execute};
+use crate::operator::pipeline::replay::ports::Ports;
+use crate::operator::pipeline::replay::{Decided, Done, Outside};
 use crate::operator::pipeline::status::Observation;
-use crate::operator::pipeline::validate::Validation;
+use crate::operator::pipeline::validate::Chosen;
 use crate::operator::report::Notice;
 
 /// What the operator made carries this label.
@@ -72,6 +78,9 @@ pub enum Error {
     /// Validation panicked, which is a bug.
     #[error("validation ended abnormally")]
     Validate(#[source] JoinError),
+    /// What a replay does in NATS.
+    #[error("cannot go on with the replay")]
+    Replay(#[from] replay::EffectError),
     /// Applying.
     #[error("cannot bring things to where they belong")]
     Apply(#[from] apply::Error),
@@ -98,6 +107,7 @@ impl Error {
             Self::Name(_) => "InvalidName",
             Self::Dereference(_) => "DereferenceFailed",
             Self::Validate(_) => "ValidateFailed",
+            Self::Replay(_) => "ReplayStepFailed",
             Self::Apply(_) => "ApplyFailed",
             Self::Cleanup(_) => "CleanupFailed",
             Self::Write { .. } => "WriteFailed",
@@ -113,10 +123,13 @@ impl Error {
     /// Whether somebody changed the object while we decided: no failure, the decision is void.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        let Self::Write { source, .. } = self else {
-            return false;
-        };
-        matches!(source.as_ref(), kube::Error::Api(status) if status.is_conflict())
+        match self {
+            Self::Write { source, .. } => {
+                matches!(source.as_ref(), kube::Error::Api(status) if status.is_conflict())
+            }
+            Self::Apply(error) => error.is_conflict(),
+            _ => false,
+        }
     }
 }
 
@@ -159,20 +172,43 @@ async fn advance(
         // The write changes what the status would be conditional on; its event brings us back.
         return Ok(Action::requeue(AFTER_CONFLICT));
     }
-    let mut found = dereference::dereference(pipeline, key, context).await?;
-    let (facts, validation) = validate(pipeline, found.facts, context).await?;
-    found.facts = facts;
-    let desired = validation.pipeline.as_ref().map(build::build);
-    let applied = match &desired {
-        Some(desired) => apply::apply(desired, &found, key, context).await?,
-        None => Applied::default(),
+    let Some(found) = dereference::dereference(key, context).await? else {
+        return Ok(Action::await_change());
     };
+    if found.pipeline.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::requeue(AFTER_CONFLICT));
+    }
+    let (found, chosen) = choose_rules(found, context).await?;
+    let owner = Owner {
+        cluster: context.settings.cluster.clone(),
+        pipeline: key.clone(),
+    };
+    let Decided { decision, problem } = replay::decide(&found, &chosen, &owner, context).await;
+    let mut outside = Outside {
+        found: &found,
+        chosen: &chosen,
+        owner: &owner,
+        context,
+    };
+    let done = match execute(&decision, &mut outside).await? {
+        Round::Recorded => return Ok(Action::requeue(Duration::ZERO)),
+        Round::Overtaken => return Ok(Action::requeue(AFTER_CONFLICT)),
+        Round::Waiting => outside.apply(&Workers::Unchanged).await?,
+        Round::Applied(done) => done,
+    };
+    let Done {
+        validation,
+        desired,
+        applied,
+    } = done;
+    let refused: Vec<Problem> = problem.into_iter().chain(applied.problems).collect();
     let status = status::status(&Observation {
-        pipeline,
+        pipeline: &found.pipeline,
         facts: &found.facts,
         validation: &validation,
         desired: desired.as_ref(),
-        refused: &applied.problems,
+        refused: &refused,
+        decision: Some(&decision),
         now: Timestamp::now(),
     });
     let pace = &context.pace;
@@ -180,22 +216,18 @@ async fn advance(
         Some(Phase::Running) => pace.resync,
         _ => pace.waiting,
     };
-    publish(pipeline, &applied.notices, context).await;
-    write_status(pipeline, &status, context).await?;
-    Ok(Action::requeue(wait))
+    publish(&found.pipeline, &applied.notices, context).await;
+    write_status(&found.pipeline, &status, context).await?;
+    let soon = decision.look_again.unwrap_or(wait);
+    Ok(Action::requeue(wait.min(soon)))
 }
 
 /// Compiling a large set of rules takes a second, too long for a thread that serves others.
-async fn validate(
-    pipeline: &DetectionPipeline,
-    facts: Dereferenced,
-    context: &Context,
-) -> Result<(Dereferenced, Validation), Error> {
-    let (pipeline, settings) = (pipeline.clone(), context.settings.clone());
+async fn choose_rules(found: Found, context: &Context) -> Result<(Found, Chosen), Error> {
     let compiler = Arc::clone(&context.compiler);
     spawn_blocking(move || {
-        let validation = validate::validate(&pipeline, &facts, &settings, &compiler);
-        (facts, validation)
+        let chosen = validate::rules(&found.pipeline, &found.facts, &compiler);
+        (found, chosen)
     })
     .await
     .map_err(Error::Validate)
@@ -215,17 +247,27 @@ async fn end(
         write_finalizers(pipeline, &finalizers, context).await?;
         return Ok(Action::await_change());
     }
-    let found = dereference::dereference(pipeline, key, context).await?;
-    let (facts, validation) = validate(pipeline, found.facts, context).await?;
+    let Some(found) = dereference::dereference(key, context).await? else {
+        return Ok(Action::await_change());
+    };
+    let (found, chosen) = choose_rules(found, context).await?;
+    let validation = validate::validate(
+        &found.pipeline,
+        &found.facts,
+        chosen,
+        &Workers::Unchanged,
+        &context.settings,
+    );
     let status = status::status(&Observation {
-        pipeline,
-        facts: &facts,
+        pipeline: &found.pipeline,
+        facts: &found.facts,
         validation: &validation,
         desired: None,
         refused: &[],
+        decision: None,
         now: Timestamp::now(),
     });
-    write_status(pipeline, &status, context).await?;
+    write_status(&found.pipeline, &status, context).await?;
     Ok(Action::requeue(context.pace.waiting))
 }
 

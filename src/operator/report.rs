@@ -18,6 +18,7 @@ const CONTROLLER: &str = "lookback.dev/operator";
 #[derive(Clone)]
 pub struct Reporter {
     recorder: Recorder,
+    instance: String,
 }
 
 /// What to say about an object.
@@ -70,7 +71,14 @@ impl Reporter {
         };
         Self {
             recorder: Recorder::new(client, source),
+            instance: instance.to_owned(),
         }
+    }
+
+    /// This replica's name.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// A reconcile failed: once in the log, once as an Event, with every cause.

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
+use jiff::SignedDuration;
+use lookback_protocol::replay::machine::Limits;
 
+use crate::api;
 use crate::operator::controller::Scope;
 use crate::operator::lease::Timing;
 
@@ -35,6 +38,16 @@ pub struct OperatorArgs {
     /// Pipelines reconciled at the same time
     #[arg(long, default_value_t = 8)]
     pub concurrency: u16,
+    /// Between two replays of one pipeline that are begun, such as 60s or 5m: ids that change with
+    /// every apply must not rewind it over and over
+    #[arg(long, default_value = "60s", value_name = "DURATION")]
+    pub replay_min_interval: api::Duration,
+    /// How long one step of a replay may take before it is undone, as long as it can be
+    #[arg(long, default_value = "30m", value_name = "DURATION")]
+    pub replay_step_timeout: api::Duration,
+    /// How long the consumer of an epoch that was left is kept
+    #[arg(long, default_value = "24h", value_name = "DURATION")]
+    pub replay_keep_consumers: api::Duration,
 }
 
 /// What one operator needs to know.
@@ -54,6 +67,8 @@ pub struct Settings {
     pub scope: Scope,
     /// What lasts how long.
     pub pace: Pace,
+    /// What bounds a replay in time.
+    pub limits: Limits,
 }
 
 /// How often the operator looks without being told, and how long a cleanup may take.
@@ -90,6 +105,60 @@ impl From<OperatorArgs> for Settings {
                 concurrency: args.concurrency,
             },
             pace: Pace::default(),
+            limits: Limits {
+                min_interval: signed(&args.replay_min_interval),
+                step_timeout: signed(&args.replay_step_timeout),
+                keep_consumers: signed(&args.replay_keep_consumers),
+            },
         }
+    }
+}
+
+fn signed(duration: &api::Duration) -> SignedDuration {
+    let milliseconds = i64::try_from(duration.milliseconds());
+    SignedDuration::from_millis(milliseconds.unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        operator: OperatorArgs,
+    }
+
+    fn limits(flags: &[&str]) -> Limits {
+        let program = ["lookback", "--image", "lookback:1"];
+        let args = Program::try_parse_from(program.iter().chain(flags)).unwrap();
+        Settings::from(args.operator).limits
+    }
+
+    #[test]
+    fn replays_are_bounded_in_time_without_a_flag() {
+        let expected = Limits {
+            min_interval: SignedDuration::from_secs(60),
+            step_timeout: SignedDuration::from_mins(30),
+            keep_consumers: SignedDuration::from_hours(24),
+        };
+        assert_eq!(limits(&[]), expected);
+    }
+
+    #[test]
+    fn each_bound_has_its_flag() {
+        let flags = [
+            "--replay-min-interval=1s",
+            "--replay-step-timeout=15s",
+            "--replay-keep-consumers=500ms",
+        ];
+        let expected = Limits {
+            min_interval: SignedDuration::from_secs(1),
+            step_timeout: SignedDuration::from_secs(15),
+            keep_consumers: SignedDuration::from_millis(500),
+        };
+        assert_eq!(limits(&flags), expected);
     }
 }

@@ -51,7 +51,7 @@ async fn a_source_stream_made_again_stalls_the_pipeline() -> Result<()> {
     stage.jetstream.create_stream(config).await?;
     let message = stage.condition("Stalled", "True", "StreamChanged").await?;
     assert!(
-        message.contains("deletionPolicy Delete"),
+        message.contains("statePolicy Clear or Rebuild"),
         "it says what ends it: {message}"
     );
     Ok(())

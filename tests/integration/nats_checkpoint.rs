@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
 use jiff::Timestamp;
-use lookback::nats::checkpoint::{self, CheckpointWatch, JetStreamCheckpoints};
+use lookback::nats::checkpoint::{
+    self, CheckpointWatch, JetStreamCheckpoints, TakeBack, take_back,
+};
 use lookback::nats::connect::Nats;
 use lookback::nats::desired::DesiredStream;
 use lookback::nats::ensure::{Deleted, ObjectError};
@@ -201,6 +203,150 @@ async fn of_eight_writers_on_three_replicas_one_wins_each_round() -> Result<()> 
         let found = writers[(at + 1) % 8].load().await?;
         assert_eq!(found, Some((mine[at].clone(), won)));
         revision = Some(won);
+    }
+    Ok(())
+}
+
+fn taken_back() -> Checkpoint {
+    Checkpoint {
+        phase: Phase::TakenBack,
+        epoch: Epoch(3),
+        resumes: Some(Epoch(1)),
+        ..checkpoint("operator")
+    }
+}
+
+#[tokio::test]
+async fn an_epoch_that_nobody_began_is_taken_back() -> Result<()> {
+    let (fixture, mut checkpoints) = bucket().await?;
+    let before = checkpoints.store(&checkpoint("worker"), None).await?;
+    let taken = take_back(&fixture.nats, 0, &taken_back(), Some(before)).await?;
+    let Some((stands, revision)) = checkpoints.load().await? else {
+        anyhow::bail!("there is no checkpoint");
+    };
+    assert_eq!(taken, TakeBack::Won(revision));
+    assert_eq!(stands, taken_back());
+    Ok(())
+}
+
+#[tokio::test]
+async fn taking_back_again_changes_nothing() -> Result<()> {
+    let (fixture, mut checkpoints) = bucket().await?;
+    let before = checkpoints.store(&checkpoint("worker"), None).await?;
+    let taken = take_back(&fixture.nats, 0, &taken_back(), Some(before)).await?;
+    let again = take_back(&fixture.nats, 0, &taken_back(), Some(before)).await?;
+    assert_eq!(taken, again);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_that_was_first_cannot_be_taken_back() -> Result<()> {
+    let (fixture, mut checkpoints) = bucket().await?;
+    let before = checkpoints.store(&checkpoint("old"), None).await?;
+    let applying = Checkpoint {
+        phase: Phase::Applying,
+        epoch: Epoch(2),
+        ..checkpoint("new")
+    };
+    let revision = checkpoints.store(&applying, Some(before)).await?;
+    for expected in [None, Some(before)] {
+        let taken = take_back(&fixture.nats, 0, &taken_back(), expected).await?;
+        assert_eq!(taken, TakeBack::Lost(Some((applying.clone(), revision))));
+    }
+    assert_eq!(checkpoints.load().await?, Some((applying, revision)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pipeline_without_a_checkpoint_is_taken_back_also_after_a_person_deleted_it() -> Result<()>
+{
+    let (fixture, mut checkpoints) = bucket().await?;
+    let before = checkpoints.store(&checkpoint("worker"), None).await?;
+    let kv = fixture.js.get_key_value("LOOKBACK_STATE").await?;
+    kv.delete(key().checkpoint_key(0)).await?;
+    let lost = take_back(&fixture.nats, 0, &taken_back(), Some(before)).await?;
+    assert_eq!(lost, TakeBack::Lost(None));
+    let taken = take_back(&fixture.nats, 0, &taken_back(), None).await?;
+    assert!(matches!(taken, TakeBack::Won(_)), "{taken:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn taking_back_finds_its_own_write_when_the_answer_was_lost() -> Result<()> {
+    let (fixture, mut checkpoints) = bucket().await?;
+    let before = checkpoints.store(&checkpoint("worker"), None).await?;
+    let proxy = TcpProxy::start(fixture.server.address()).await?;
+    let far = connect(format!("nats://{}", proxy.address())).await?;
+    proxy.freeze_at("Nats-Expected-Last-Subject-Sequence");
+    let taking = tokio::spawn(async move { take_back(&far, 0, &taken_back(), Some(before)).await });
+    eventually(SOON, "the write is on its way", async || {
+        ensure!(proxy.is_frozen(), "not yet");
+        Ok(())
+    })
+    .await?;
+    proxy.cut_after(0);
+    proxy.thaw();
+    let taken = taking.await??;
+    let (stands, revision) = checkpoints.load().await?.context("no checkpoint")?;
+    assert_eq!(taken, TakeBack::Won(revision));
+    assert_eq!(stands, taken_back());
+    Ok(())
+}
+
+#[tokio::test]
+async fn taking_back_is_undecided_while_nobody_answers() -> Result<()> {
+    let (fixture, mut checkpoints) = bucket().await?;
+    let before = checkpoints.store(&checkpoint("worker"), None).await?;
+    let proxy = TcpProxy::start(fixture.server.address()).await?;
+    let far = connect(format!("nats://{}", proxy.address())).await?;
+    proxy.freeze_at("Nats-Expected-Last-Subject-Sequence");
+    let taken = take_back(&far, 0, &taken_back(), Some(before)).await;
+    assert!(
+        matches!(taken, Err(CheckpointError::Unavailable(_))),
+        "{taken:?}"
+    );
+    assert_eq!(checkpoints.load().await?.context("none")?.1, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_an_operator_and_a_worker_on_three_replicas_one_wins_each_round() -> Result<()> {
+    let cluster = NatsCluster::start().await?;
+    let mut nodes = Vec::new();
+    for url in cluster.urls() {
+        nodes.push(connect(url).await?);
+    }
+    streams::ensure(&nodes[0], &DesiredStream::state_bucket(3)).await?;
+    let mut worker = of(&nodes[1]);
+    let mut revision = eventually(SOON, "the node knows the bucket", async || {
+        match worker.load().await? {
+            Some((_, revision)) => Ok(Some(revision)),
+            None => Ok(Some(worker.store(&checkpoint("first"), None).await?)),
+        }
+    })
+    .await?;
+    for round in 0..50 {
+        let theirs = checkpoint(&format!("worker {round}"));
+        let ours = Checkpoint {
+            incarnation: format!("operator {round}"),
+            ..taken_back()
+        };
+        let (stored, taken) = futures::join!(
+            worker.store(&theirs, revision),
+            take_back(&nodes[round % 3], 0, &ours, revision),
+        );
+        let stands = of(&nodes[0]).load().await?.context("no checkpoint")?;
+        match (stored, taken) {
+            (Ok(theirs), Ok(TakeBack::Lost(Some(found)))) => {
+                assert_eq!((found, theirs), (stands.clone(), stands.1));
+            }
+            (Ok(theirs), Err(CheckpointError::Conflict)) => assert_eq!(theirs, stands.1),
+            (Err(CheckpointError::Conflict), Ok(TakeBack::Won(won))) => {
+                assert_eq!(stands, (ours, won));
+            }
+            (stored, taken) => anyhow::bail!("round {round}: {stored:?} and {taken:?}"),
+        }
+        revision = Some(stands.1);
     }
     Ok(())
 }

@@ -48,6 +48,7 @@ pub(crate) fn desired_consumer() -> DesiredConsumer {
         name: CONSUMER.to_owned(),
         filter_subjects: vec!["ev.>".to_owned()],
         metadata: BTreeMap::from([(OWNER_KEY.to_owned(), OWNER.to_owned())]),
+        adopt: None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolume, Pod};
@@ -29,6 +29,7 @@ use lookback_dev::support::{ApiServer, NatsServer, eventually};
 use lookback_protocol::checkpoint::{self, Checkpoint};
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
+use lookback_protocol::replay::machine::Limits;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -158,6 +159,11 @@ impl World {
                 resync: Duration::from_secs(1),
                 waiting: Duration::from_millis(500),
                 cleanup_deadline: Duration::from_secs(300),
+            },
+            limits: Limits {
+                min_interval: SignedDuration::from_secs(1),
+                step_timeout: SignedDuration::from_secs(60),
+                keep_consumers: SignedDuration::from_secs(60),
             },
         }
     }

@@ -233,6 +233,7 @@ async fn drift_of_a_stream_and_of_the_consumer_is_repaired_in_place() -> Result<
         name: world.key().consumer(0, Epoch(1)),
         filter_subjects: vec!["events.linux.>".to_owned()],
         metadata: metadata.into_iter().collect(),
+        adopt: None,
     };
     consumers::ensure(&world.connect().await?, &drifted).await?;
     eventually(SOON, "both are set back", async || {
@@ -370,7 +371,7 @@ async fn what_a_refused_worker_said_is_the_reason_of_stalled() -> Result<()> {
         .await?;
     let stalled = world.condition("Stalled", "True", "StateLost").await?;
     assert!(
-        stalled.message.contains("deletionPolicy Delete"),
+        stalled.message.contains("statePolicy Clear or Rebuild"),
         "{}",
         stalled.message
     );

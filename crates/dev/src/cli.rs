@@ -95,6 +95,9 @@ struct PublishArgs {
     /// The stream; created for `events.>` unless it is there.
     #[arg(long, default_value = "EVENTS")]
     stream: String,
+    /// Refuse a stream that is there already.
+    #[arg(long)]
+    new: bool,
     /// Events a second; as fast as the server takes them unless given.
     #[arg(long)]
     rate: Option<u32>,
@@ -143,6 +146,9 @@ struct CompareArgs {
     /// What `oracle` printed.
     #[arg(long)]
     oracle: PathBuf,
+    /// What `lookback state digest` printed: its windows are compared, too.
+    #[arg(long)]
+    state: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -191,6 +197,14 @@ fn print_events(args: &EventsArgs) -> Result<ExitCode> {
 
 async fn publish_events(args: &PublishArgs) -> Result<ExitCode> {
     let jetstream = connect(&args.nats).await?;
+    if args.new {
+        let found = jetstream.get_stream(&args.stream).await;
+        ensure!(
+            found.is_err(),
+            "stream {} exists already: delete it, or name another one",
+            args.stream
+        );
+    }
     ensure_source_stream(&jetstream, &args.stream, "events.>").await?;
     let events = generate(&args.events.plan()).skip(args.events.skip);
     let count = publish(&jetstream, events, args.rate).await?;
@@ -223,12 +237,7 @@ async fn print_findings(args: &OracleArgs) -> Result<ExitCode> {
             (lineage(&state, &rules)?, state.position.sequence)
         }
         None => {
-            let (start, filter) = (config.source.start, config.source.subjects.clone());
-            let segment = Segment {
-                start,
-                filter,
-                rules: Arc::clone(first),
-            };
+            let segment = Segment::whole(config, Arc::clone(first));
             (vec![segment], StreamSeq(args.through.unwrap_or(u64::MAX)))
         }
     };
@@ -250,8 +259,25 @@ async fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let dead_letters = Comparison::new("dead letters", &findings.dead_letters, &dead_letters);
     let alerts = stored_alerts(&jetstream, &pipeline).await?;
     let alerts = Comparison::new("alerts", &findings.alerts, &alerts);
+    let windows = match &args.state {
+        Some(path) => compare_windows(&read_json(path)?, &findings),
+        None => true,
+    };
     println!("{dead_letters}\n{alerts}");
-    Ok(verdict(dead_letters.is_exact() && alerts.is_exact()))
+    Ok(verdict(
+        windows && dead_letters.is_exact() && alerts.is_exact(),
+    ))
+}
+
+fn compare_windows(state: &FileDigest, findings: &Findings) -> bool {
+    let equal =
+        state.state_digest == findings.state_digest && state.position.sequence == findings.position;
+    let verdict = if equal { "equal" } else { "different" };
+    println!(
+        "windows: {} groups at position {}, the oracle's at {}: {verdict}",
+        state.groups, state.position.sequence, findings.position
+    );
+    equal
 }
 
 async fn measure(args: &BenchArgs) -> Result<ExitCode> {

@@ -28,6 +28,7 @@ use std::fmt;
 use lookback_protocol::alert::{RuleKind, RuleRef};
 use lookback_protocol::config::{CorrelationConfig, LogSource};
 use rsigma_eval::{Engine, LogSourceExtractor, Pipeline};
+use rsigma_parser::WindowMode;
 
 use self::document::Documents;
 use self::problem::{Place, Problems};
@@ -134,6 +135,26 @@ impl RuleSet {
     #[must_use]
     pub fn correlations(&self) -> usize {
         self.correlations.len()
+    }
+
+    /// The longest sum of timespans along a chain of correlations, in seconds; 0 without correlations.
+    /// A correlation that refers to another is left out, so every chain is one correlation, and this
+    /// is the longest timespan.
+    #[must_use]
+    pub fn longest_chain(&self) -> u64 {
+        let timespans = self.correlations.iter();
+        timespans
+            .map(|correlation| correlation.compiled.timespan_secs)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Whether a correlation has session windows: where one begins depends on everything before it.
+    #[must_use]
+    pub fn has_session_windows(&self) -> bool {
+        self.correlations
+            .iter()
+            .any(|correlation| correlation.compiled.window_mode == WindowMode::Session)
     }
 
     fn add(&mut self, documents: Documents, pipelines: &[Pipeline], problems: &mut Problems) {

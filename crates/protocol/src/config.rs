@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::Owner;
 use crate::position::{Epoch, StreamIdentity, StreamSeq};
-use crate::replay::request::{Outputs, RequestId, StatePolicy};
+use crate::replay::record::Record;
+use crate::replay::request::{Outputs, ReplayStart, RequestId, StatePolicy};
+use crate::replay::restore::RestoreStart;
 use crate::version;
 
 /// The version of [`WorkerConfig`] written by this build.
@@ -102,6 +104,43 @@ pub struct Rewind {
     pub target: StreamSeq,
     /// The plan a person saw.
     pub plan_hash: String,
+}
+
+impl Rewind {
+    /// What a request does, as it was planned; `None` before it is.
+    #[must_use]
+    pub fn of(record: &Record) -> Option<Self> {
+        let plan = record.plan.as_ref()?;
+        let request = &record.request;
+        Some(Self {
+            request_id: request.id.clone(),
+            fingerprint: request.fingerprint.clone(),
+            of: record.of,
+            start: plan.start,
+            read_from: plan.read_back.as_ref().map(|read_back| read_back.from),
+            latest: matches!(request.start, ReplayStart::Latest(_)),
+            state_policy: request.state_policy,
+            outputs: request.outputs,
+            target: plan.target,
+            plan_hash: plan.hash.clone(),
+        })
+    }
+
+    /// The start as the state decision takes it.
+    #[must_use]
+    pub fn restore_start(&self) -> RestoreStart {
+        if self.latest {
+            RestoreStart::Latest
+        } else {
+            RestoreStart::Sequence(self.start)
+        }
+    }
+
+    /// The first sequence to be read.
+    #[must_use]
+    pub fn first(&self) -> StreamSeq {
+        self.read_from.unwrap_or(self.start)
+    }
 }
 
 /// How to reach NATS. Files are read again at every connect, so a rotated Secret takes effect.

@@ -10,6 +10,7 @@
 //! - [`consumer`]: the metadata that stands on the consumer of one epoch.
 //! - [`termination`]: how a worker says why it stopped, and the exit codes.
 //! - [`alert`], [`deadletter`]: what is stored for people.
+//! - [`audit`]: what was done once and by whom.
 //! - [`continuity`]: proof that no delivery went to someone who lost it.
 //! - [`replay`]: requests to move the cursor: identity, plan, state machine, ledgers.
 //! - [`start`]: what a worker does when it opens its state file, as one ordered table.
@@ -17,6 +18,7 @@
 //! Each wire format has a golden JSON file in `tests/golden/`; a change of one is a new version.
 
 pub mod alert;
+pub mod audit;
 pub mod checkpoint;
 pub mod config;
 pub mod consumer;

@@ -5,12 +5,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditKind;
 use crate::position::Epoch;
+use crate::replay::request::RequestId;
 
 /// The KV bucket with checkpoints, one per NATS account.
 pub const STATE_BUCKET: &str = "LOOKBACK_STATE";
 /// The stream behind [`STATE_BUCKET`].
 pub const STATE_STREAM: &str = "KV_LOOKBACK_STATE";
+/// The write-once stream of what was done and by whom, one per NATS account.
+pub const AUDIT_STREAM: &str = "LOOKBACK_AUDIT";
+/// Every subject of [`AUDIT_STREAM`].
+pub const AUDIT_SUBJECTS: &str = "lookback.audit.>";
 /// The longest name of a pipeline, so that every derived name fits Kubernetes' 63 characters.
 pub const MAX_NAME: usize = 40;
 
@@ -86,6 +92,15 @@ impl PipelineKey {
         format!("lb_{}_{}_p{partition}_e{epoch}", self.namespace, self.name)
     }
 
+    /// The epoch whose [`Self::consumer`] has this name; `None` when it is none of this pipeline's and
+    /// partition's.
+    #[must_use]
+    pub fn epoch_of(&self, partition: u32, consumer: &str) -> Option<Epoch> {
+        let (_, digits) = consumer.rsplit_once('e')?;
+        let epoch = Epoch(digits.parse().ok()?);
+        (consumer == self.consumer(partition, epoch)).then_some(epoch)
+    }
+
     /// The stream that holds this pipeline's alerts.
     #[must_use]
     pub fn alerts_stream(&self) -> String {
@@ -138,6 +153,16 @@ impl PipelineKey {
     #[must_use]
     pub fn checkpoint_subject(&self, partition: u32) -> String {
         format!("$KV.{STATE_BUCKET}.{}", self.checkpoint_key(partition))
+    }
+
+    /// Where the act of `kind` with this id is recorded.
+    #[must_use]
+    pub fn audit_subject(&self, kind: AuditKind, id: &RequestId) -> String {
+        let kind = kind.as_str();
+        format!(
+            "lookback.audit.{}.{}.{kind}.{id}",
+            self.namespace, self.name
+        )
     }
 }
 
@@ -213,5 +238,29 @@ mod tests {
             key.checkpoint_subject(0),
             "$KV.LOOKBACK_STATE.prod.edr.ckpt.0"
         );
+        assert_eq!(
+            key.audit_subject(
+                AuditKind::Replay,
+                &RequestId::new("h-0123456789ab").unwrap()
+            ),
+            "lookback.audit.prod.edr.replay.h-0123456789ab"
+        );
+    }
+
+    #[test]
+    fn a_consumer_names_its_epoch_to_its_own_pipeline_only() {
+        let key = PipelineKey::new("a", "b").unwrap();
+        assert_eq!(key.epoch_of(0, "lb_a_b_p0_e12"), Some(Epoch(12)));
+        for other in [
+            "lb_a_b_p1_e1",
+            "lb_a_b_p0_e",
+            "lb_a_b_p0_e01",
+            "lb_a_b_p0_e+1",
+            "lb_a_b_p0_e1_e2",
+            "lb_a_b-p0_p0_e1",
+            "xlb_a_b_p0_e1",
+        ] {
+            assert_eq!(key.epoch_of(0, other), None, "{other}");
+        }
     }
 }

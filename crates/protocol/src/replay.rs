@@ -11,6 +11,7 @@
 
 pub mod ledger;
 pub mod machine;
+pub mod plan;
 pub mod record;
 pub mod request;
 pub mod restore;

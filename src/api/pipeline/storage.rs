@@ -13,6 +13,22 @@ use crate::api::{Bytes, Duration};
 pub struct StateSpec {
     /// The volume.
     pub storage: StorageSpec,
+    /// What to do when the volume comes back empty or from an old copy although the worker's checkpoint
+    /// in NATS says how far it was.
+    pub on_loss: OnLoss,
+}
+
+/// What to do when the state file is lost. Whatever is chosen, the worker goes on at the position that
+/// its checkpoint names.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnLoss {
+    /// Wait for a person.
+    #[default]
+    Fail,
+    /// Make the windows again by reading back far enough before the position.
+    RebuildWindows,
+    /// Begin with empty windows.
+    StartEmpty,
 }
 
 /// The worker's volume.

@@ -3,12 +3,15 @@
 //!
 //! The order is that of [`Desired`]: what a worker needs comes before the worker. While something in
 //! JetStream cannot be had, the StatefulSet stays as it is; a worker never starts without its stores.
+//! The StatefulSet is written only onto the version that the decision was taken from, so that a leader
+//! of yesterday cannot undo what its successor decided.
 //! What exists under our name and is not ours is left alone and becomes a problem.
 
 mod garbage;
 mod jetstream;
 mod kubernetes;
 mod volumes;
+mod workers;
 
 use lookback_protocol::names::PipelineKey;
 
@@ -46,6 +49,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether somebody changed the object while we decided: no failure, the decision is void.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        let Self::Api { source, .. } = self else {
+            return false;
+        };
+        matches!(source.as_ref(), kube::Error::Api(status) if status.is_conflict())
+    }
+}
+
 /// What applying came to.
 #[derive(Debug, Default)]
 pub struct Applied {
@@ -53,6 +67,16 @@ pub struct Applied {
     pub problems: Vec<Problem>,
     /// What people should hear of.
     pub notices: Vec<Notice>,
+}
+
+/// Stops the workers and changes nothing else: what is asked for now cannot be built, and what runs must
+/// not run on.
+///
+/// # Errors
+/// [`Error`] when the API server did not do it.
+pub async fn stop(found: &Found, key: &PipelineKey, context: &Context) -> Result<(), Error> {
+    lead(key, context)?;
+    workers::stop(&context.client, key, found.set.as_ref()).await
 }
 
 /// Applies everything.
@@ -75,17 +99,9 @@ pub async fn apply(
         config_maps,
         volumes: desired_volumes,
         stateful_set,
+        hold_template,
     } = desired;
-    let lead = || {
-        context
-            .leadership
-            .check()
-            .map_err(|source| Error::NotLeader {
-                pipeline: key.to_string(),
-                source,
-            })
-    };
-    lead()?;
+    lead(key, context)?;
     let mut applied = Applied::default();
     if let Some(nats) = &found.nats {
         jetstream::apply(nats, streams, consumer, found, &mut applied).await;
@@ -93,7 +109,7 @@ pub async fn apply(
     // Known before anything of Kubernetes is added to the problems.
     let stores_are_there = applied.problems.is_empty();
 
-    lead()?;
+    lead(key, context)?;
     let client = &context.client;
     let mut note = |result: Result<(), Problem>| applied.problems.extend(result.err());
     note(
@@ -116,12 +132,24 @@ pub async fn apply(
     if !stores_are_there {
         return Ok(applied);
     }
-    match kubernetes::apply(client, key, stateful_set).await? {
+    if *hold_template && workers::is_held(found.set.as_ref(), stateful_set) {
+        return Ok(applied);
+    }
+    let stateful_set = workers::onto(stateful_set, found.set.as_ref());
+    match kubernetes::apply(client, key, &stateful_set).await? {
         Ok(stateful_set) => {
-            lead()?;
+            lead(key, context)?;
             garbage::collect(client, key, config_maps, &found.pods, &stateful_set).await?;
         }
         Err(problem) => applied.problems.push(problem),
     }
     Ok(applied)
+}
+
+fn lead(key: &PipelineKey, context: &Context) -> Result<(), Error> {
+    let held = context.leadership.check();
+    held.map_err(|source| Error::NotLeader {
+        pipeline: key.to_string(),
+        source,
+    })
 }

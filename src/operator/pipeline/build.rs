@@ -23,6 +23,7 @@ use crate::operator::pipeline::validate::ValidatedPipeline;
 
 pub use config_map::worker_config;
 pub use rules::{mounted, running};
+pub use stateful_set::epoch_of;
 
 /// The only partition of v1alpha1.
 pub const PARTITION: u32 = 0;
@@ -48,6 +49,8 @@ pub struct Desired {
     pub volumes: Vec<DesiredVolume>,
     /// The worker.
     pub stateful_set: StatefulSet,
+    /// Whether a StatefulSet of the same epoch and replicas is left as it is.
+    pub hold_template: bool,
 }
 
 /// The streams a worker writes to.
@@ -55,6 +58,8 @@ pub struct Desired {
 pub struct Streams {
     /// The bucket of checkpoints, one per NATS account, shared: created when absent, never deleted.
     pub state_bucket: DesiredStream,
+    /// What was done and by whom, one per NATS account, shared and never deleted, too.
+    pub audit: DesiredStream,
     /// Takes alerts.
     pub alerts: DesiredStream,
     /// Takes events that cannot be applied.
@@ -93,6 +98,7 @@ pub fn build(pipeline: &ValidatedPipeline) -> Desired {
         config_maps: rules.into_iter().chain([config]).collect(),
         volumes: vec![volume],
         stateful_set,
+        hold_template: pipeline.turn.hold_template,
     }
 }
 

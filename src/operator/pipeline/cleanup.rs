@@ -1,5 +1,5 @@
 //! The end of a pipeline with `deletionPolicy: Delete`: first the workers, so that nothing writes any
-//! more, then consumer, streams and checkpoint, each only if its metadata says that it is ours. The
+//! more, then the consumers of all epochs, streams and checkpoint, each only if its metadata says that it is ours. The
 //! volume goes with the StatefulSet (`volumes`).
 //!
 //! A NATS that does not answer must not keep a namespace from going: after the deadline the finalizer
@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 use lookback_protocol::names::{Owner, PipelineKey};
+use lookback_protocol::position::Epoch;
 
 use crate::api::DetectionPipeline;
 use crate::nats::connect::Nats;
@@ -23,7 +24,6 @@ use crate::nats::{checkpoint, consumers, streams};
 use crate::operator::controller::Context;
 use crate::operator::lease::NotLeader;
 use crate::operator::pipeline::build::PARTITION;
-use crate::operator::pipeline::validate::EPOCH;
 use crate::operator::pipeline::{dereference, owned_by};
 use crate::operator::report::Notice;
 use crate::runtime::telemetry::chain;
@@ -110,10 +110,10 @@ fn progress(
         Some(_) if age < deadline => Progress::Waiting,
         Some(left) => {
             let note = format!(
-                "the pipeline goes although not everything is deleted ({left}); look for streams {}, {} and consumer {} and delete them yourself",
+                "the pipeline goes although not everything is deleted ({left}); look for streams {}, {} and consumer {} and those of later epochs, and delete them yourself",
                 key.alerts_stream(),
                 key.dead_letters_stream(),
-                key.consumer(PARTITION, EPOCH),
+                key.consumer(PARTITION, Epoch(1)),
             );
             Progress::Done(Some(Notice::warning("CleanupIncomplete", note)))
         }
@@ -164,10 +164,16 @@ async fn jetstream(
     };
     let name = owner.to_string();
     let source = &pipeline.spec.source.stream;
-    let consumer = key.consumer(PARTITION, EPOCH);
-    lead(key, context)?;
-    if let Some(left) = left(consumers::delete(nats, source, &consumer, &name).await) {
-        return Ok(Some(left));
+    let consumers = match consumers::list(nats, source, key, PARTITION).await {
+        Ok(consumers) => consumers,
+        Err(error) => return Ok(Some(chain(&error))),
+    };
+    for epoch in consumers.into_keys() {
+        let consumer = key.consumer(PARTITION, epoch);
+        lead(key, context)?;
+        if let Some(left) = left(consumers::delete(nats, source, &consumer, &name).await) {
+            return Ok(Some(left));
+        }
     }
     for stream in [key.alerts_stream(), key.dead_letters_stream()] {
         lead(key, context)?;

@@ -63,33 +63,44 @@ impl Error {
 
 /// What was found, and the connection to write to when NATS answers.
 pub struct Found {
+    /// The pipeline as the API server has it: a watch may be behind what was written to it.
+    pub pipeline: DetectionPipeline,
     /// For the pure steps.
     pub facts: Dereferenced,
+    /// The StatefulSet of the pipeline's name, whoever owns it.
+    pub set: Option<StatefulSet>,
     /// For the apply step.
     pub nats: Option<Nats>,
     /// For the apply step: which ConfigMaps the pods mount.
     pub pods: Vec<Pod>,
 }
 
-/// Reads everything.
+/// Reads everything; `None` when there is no such pipeline any more.
+///
+/// The StatefulSet is read before the record in the status. So whoever acts later by a newer record
+/// changes what was read here, and what is decided from an older one cannot be written over it.
 ///
 /// # Errors
 /// [`Error`] names what the API server did not say.
-pub async fn dereference(
-    pipeline: &DetectionPipeline,
-    key: &PipelineKey,
-    context: &Context,
-) -> Result<Found, Error> {
+pub async fn dereference(key: &PipelineKey, context: &Context) -> Result<Option<Found>, Error> {
     let client = &context.client;
     let namespace = key.namespace();
+    let set = Api::<StatefulSet>::namespaced(client.clone(), namespace)
+        .get_opt(key.name())
+        .await
+        .map_err(|source| Error::read("StatefulSet", key.name(), source))?;
+    let pipeline = Api::<DetectionPipeline>::namespaced(client.clone(), namespace)
+        .get_opt(key.name())
+        .await
+        .map_err(|source| Error::read("DetectionPipeline", key.name(), source))?;
+    let Some(pipeline) = pipeline else {
+        return Ok(None);
+    };
     let spec = &pipeline.spec;
     let secrets = secrets::read(client, namespace, &spec.nats).await?;
     let rules = rules::read(client, namespace, &spec.rules.config_maps).await?;
-    let stateful_set = Api::<StatefulSet>::namespaced(client.clone(), namespace)
-        .get_opt(key.name())
-        .await
-        .map_err(|source| Error::read("StatefulSet", key.name(), source))?
-        .filter(|found| workers::is_owned(found, &pipeline.uid().unwrap_or_default()));
+    let uid = pipeline.uid().unwrap_or_default();
+    let stateful_set = set.clone().filter(|found| workers::is_owned(found, &uid));
     let running = match &stateful_set {
         Some(stateful_set) => running(client, namespace, stateful_set).await?,
         None => None,
@@ -97,21 +108,22 @@ pub async fn dereference(
     let pods = list::<Pod>(client, key).await?;
     let claims = list::<PersistentVolumeClaim>(client, key).await?;
     let target = secrets.target(&spec.nats);
-    let source = &spec.source.stream;
-    let (facts, nats) = nats::read(&context.nats, target.as_ref(), key, source).await;
-    Ok(Found {
+    let (nats_facts, nats) = nats::read(&context.nats, target.as_ref(), key, &pipeline).await;
+    Ok(Some(Found {
         facts: Dereferenced {
             secrets: secrets.facts(&spec.nats),
             rules,
             running,
-            nats: facts,
+            nats: nats_facts,
             stateful_set,
             pods: pods.iter().map(workers::pod).collect(),
             volumes: claims.iter().map(workers::volume).collect(),
         },
+        pipeline,
+        set,
         nats,
         pods,
-    })
+    }))
 }
 
 /// The connection alone, for the cleanup; `Err` is a sentence that says why there is none.

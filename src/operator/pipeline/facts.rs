@@ -1,7 +1,7 @@
 //! What the dereference step found outside: plain data, so that the steps after it are pure. Nothing
 //! here holds a secret; of a Secret only whether its keys are there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -9,7 +9,7 @@ use lookback_engine::RuleFile;
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::config::WorkerConfig;
 use lookback_protocol::consumer::ConsumerMetadata;
-use lookback_protocol::position::{StreamIdentity, StreamSeq};
+use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
 use lookback_protocol::termination::TerminationMessage;
 
 use crate::api::Bytes;
@@ -114,8 +114,10 @@ pub struct ServerFacts {
     pub alerts: Option<StoreFacts>,
     /// The dead-letter stream.
     pub dead_letters: Option<StoreFacts>,
-    /// The consumer of partition 0 and the current epoch.
+    /// The consumer of partition 0 and the epoch in the status.
     pub consumer: Option<ConsumerFacts>,
+    /// All consumers of partition 0 on the source stream, by the epoch in their names.
+    pub consumers: BTreeMap<Epoch, ConsumerFacts>,
     /// The checkpoint of partition 0, from the leader; `Err` is a sentence about one that cannot be read.
     pub checkpoint: Result<Option<Checkpoint>, String>,
 }
@@ -129,12 +131,29 @@ pub struct SourceFacts {
     pub retention: Retention,
     /// The first sequence still in it; last + 1 when empty.
     pub first: StreamSeq,
+    /// When that was stored; `None` when the stream is empty.
+    pub first_time: Option<Timestamp>,
     /// The last sequence ever stored.
     pub last: StreamSeq,
+    /// What it takes; empty for a mirror.
+    pub subjects: Vec<String>,
     /// How long it keeps a message; `None` for ever.
     pub max_age: Option<jiff::SignedDuration>,
+    /// Messages it holds, and beyond how many it drops the oldest, if it does.
+    pub messages: Fill,
+    /// Bytes it holds, and beyond how many it drops the oldest messages, if it does.
+    pub bytes: Fill,
     /// Copies.
     pub replicas: u64,
+}
+
+/// How full a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// What it holds.
+    pub held: u64,
+    /// Beyond what it drops the oldest messages; `None` when it never does.
+    pub limit: Option<u64>,
 }
 
 /// When a stream lets go of a message.
@@ -164,6 +183,12 @@ pub struct ConsumerFacts {
     pub metadata: Option<ConsumerMetadata>,
     /// Messages under its filter not yet delivered.
     pub pending: u64,
+    /// Messages delivered and not yet acknowledged.
+    pub ack_pending: u64,
+    /// The last stream sequence it has delivered, or the one before where it was put.
+    pub delivered: StreamSeq,
+    /// What it delivers; `>` for the whole stream.
+    pub filters: BTreeSet<String>,
 }
 
 /// A worker's pod.
@@ -173,8 +198,12 @@ pub struct PodFacts {
     pub name: String,
     /// Whether its containers are ready.
     pub ready: bool,
+    /// The epoch it works in; `None` when it does not say.
+    pub epoch: Option<Epoch>,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// When it should be gone, while it is being deleted.
+    pub deadline: Option<Timestamp>,
     /// How often its container was started again.
     pub restarts: i32,
     /// What keeps it from running.

@@ -5,14 +5,17 @@
 mod conditions;
 mod health;
 mod numbers;
+mod replay;
+mod retention;
 mod worker;
 
 use jiff::{SignedDuration, Timestamp};
+use lookback_protocol::replay::machine::Decision;
 
 use super::build::Desired;
 use super::facts::{Dereferenced, NatsFacts, ServerFacts};
 use super::problem::Problem;
-use super::validate::{EPOCH, Validation};
+use super::validate::Validation;
 use crate::api::DetectionPipeline;
 use crate::api::conditions::{ConditionType, Effect, Reason};
 use crate::api::status::{
@@ -36,6 +39,8 @@ pub struct Observation<'a> {
     pub desired: Option<&'a Desired>,
     /// What apply could not do.
     pub refused: &'a [Problem],
+    /// What was decided about epoch and replay; `None` while the pipeline is deleted.
+    pub decision: Option<&'a Decision>,
     /// Now.
     pub now: Timestamp,
 }
@@ -50,7 +55,11 @@ pub fn status(observation: &Observation<'_>) -> DetectionPipelineStatus {
     DetectionPipelineStatus {
         observed_generation: observation.pipeline.metadata.generation,
         phase: Some(phase),
-        epoch: i64::try_from(EPOCH.0).ok(),
+        epoch: previous.epoch,
+        replay: previous.replay,
+        replay_history: previous.replay_history,
+        retired_consumers: previous.retired_consumers,
+        source: numbers.source,
         conditions: conditions::write(observation, &previous.conditions, &findings),
         rules: Some(rules(observation, previous.rules.as_ref())),
         partitions: numbers.partitions,
@@ -90,6 +99,7 @@ fn findings(observation: &Observation<'_>) -> Vec<Finding> {
         .cloned()
         .chain(worker::problems(observation))
         .chain(health::problems(observation))
+        .chain(replay::problems(observation))
         .collect();
     ConditionType::ALL
         .into_iter()
@@ -120,12 +130,22 @@ fn phase(observation: &Observation<'_>, findings: &[Finding]) -> Phase {
     };
     let reason = blocker.reason;
     match reason {
+        _ if reason.row().effect < Effect::Stalled && observation.pipeline.spec.suspend => {
+            Phase::Suspended
+        }
         Reason::AlertsFull | Reason::DeadLettersFull | Reason::StoreUnavailable => Phase::Held,
         _ if reason.row().effect == Effect::Stalled => Phase::Stalled,
         Reason::RolloutInProgress => Phase::Starting,
-        _ if reason.row().condition == ConditionType::StateReady => Phase::Starting,
+        _ if is_of_worker(reason.row().condition) => Phase::Starting,
         _ => Phase::Pending,
     }
+}
+
+fn is_of_worker(condition: ConditionType) -> bool {
+    matches!(
+        condition,
+        ConditionType::StateReady | ConditionType::ReplayInProgress
+    )
 }
 
 fn rules(observation: &Observation<'_>, previous: Option<&RulesStatus>) -> RulesStatus {

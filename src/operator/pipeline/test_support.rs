@@ -1,22 +1,30 @@
 //! Fixtures of the pure steps: a pipeline as a person writes it, and an outside in which everything
 //! is as it should be. A test changes the one thing it is about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lookback_protocol::checkpoint::{Checkpoint, Counters, Phase};
+use lookback_protocol::config::Cursor;
 use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::names::{Owner, PipelineKey};
-use lookback_protocol::position::{Position, StreamIdentity, StreamSeq};
+use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
+use lookback_protocol::replay::machine::Limits;
+use lookback_protocol::replay::machine::Workers;
+use lookback_protocol::replay::record::{Plan, Record, ReplayPhase, Windows};
+use lookback_protocol::replay::request::{ReplayRequest, ReplayStart, StatePolicy};
 use lookback_protocol::termination::{ExitReason, TerminationMessage};
 
 use super::build::{self, Desired, build};
 use super::facts::{
-    ConfigMapFact, ConsumerFacts, Dereferenced, NatsFacts, PodFacts, Retention, Running,
+    ConfigMapFact, ConsumerFacts, Dereferenced, Fill, NatsFacts, PodFacts, Retention, Running,
     SecretContent, SecretFact, ServerFacts, Settings, SourceFacts, Stop, StoreFacts, VolumeFacts,
 };
-use super::validate::{Compiler, EPOCH, ValidatedPipeline, Validation, needed_secrets, validate};
+use super::validate::{self, Compiler, ValidatedPipeline, Validation, needed_secrets, validate};
 use crate::api::DetectionPipeline;
+
+/// The first epoch of a pipeline.
+pub(crate) const EPOCH: Epoch = Epoch(1);
 
 pub(crate) const MINIMAL: &str = "
 apiVersion: lookback.dev/v1alpha1
@@ -98,6 +106,14 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
+pub(crate) fn limits() -> Limits {
+    Limits {
+        min_interval: SignedDuration::from_secs(60),
+        step_timeout: SignedDuration::from_mins(30),
+        keep_consumers: SignedDuration::from_hours(24),
+    }
+}
+
 pub(crate) fn pipeline(yaml: &str) -> DetectionPipeline {
     serde_saphyr::from_str(yaml).expect("a fixture is a pipeline")
 }
@@ -165,15 +181,43 @@ pub(crate) fn server() -> ServerFacts {
             },
             retention: Retention::Limits,
             first: StreamSeq(101),
+            first_time: Some(at("2026-11-20T00:00:00Z")),
             last: StreamSeq(500),
+            subjects: vec!["events.>".to_owned()],
             max_age: None,
+            messages: Fill {
+                held: 400,
+                limit: None,
+            },
+            bytes: Fill {
+                held: 400_000,
+                limit: None,
+            },
             replicas: 3,
         }),
         alerts: None,
         dead_letters: None,
         consumer: None,
+        consumers: BTreeMap::new(),
         checkpoint: Ok(None),
     }
+}
+
+/// A consumer that has delivered all but three messages.
+pub(crate) fn consumer(metadata: ConsumerMetadata) -> ConsumerFacts {
+    ConsumerFacts {
+        metadata: Some(metadata),
+        pending: 3,
+        ack_pending: 0,
+        delivered: StreamSeq(497),
+        filters: BTreeSet::from([">".to_owned()]),
+    }
+}
+
+/// The consumer of the pipeline's first epoch.
+pub(crate) fn with_consumer(server: &mut ServerFacts, consumer: Option<ConsumerFacts>) {
+    server.consumers = consumer.iter().cloned().map(|it| (EPOCH, it)).collect();
+    server.consumer = consumer;
 }
 
 /// Changes what NATS answered.
@@ -184,8 +228,26 @@ pub(crate) fn with_server(facts: &mut Dereferenced, change: impl FnOnce(&mut Ser
     change(server);
 }
 
+/// What runs in a pipeline that was never replayed.
+pub(crate) fn workers() -> Workers {
+    Workers::Run {
+        epoch: EPOCH,
+        cursor: Cursor::default(),
+        hold_template: false,
+    }
+}
+
 pub(crate) fn validation(pipeline: &DetectionPipeline, facts: &Dereferenced) -> Validation {
-    validate(pipeline, facts, &settings(), &Compiler::default())
+    validation_for(&workers(), pipeline, facts)
+}
+
+pub(crate) fn validation_for(
+    workers: &Workers,
+    pipeline: &DetectionPipeline,
+    facts: &Dereferenced,
+) -> Validation {
+    let chosen = validate::rules(pipeline, facts, &Compiler::default());
+    validate(pipeline, facts, chosen, workers, &settings())
 }
 
 pub(crate) fn validated(pipeline: &DetectionPipeline, facts: &Dereferenced) -> ValidatedPipeline {
@@ -214,7 +276,9 @@ pub(crate) fn running_facts(pipeline: &DetectionPipeline) -> Dereferenced {
     facts.pods = vec![PodFacts {
         name: "edr-0".to_owned(),
         ready: true,
+        epoch: Some(EPOCH),
         terminating: false,
+        deadline: None,
         restarts: 0,
         waiting: None,
         stopped: None,
@@ -235,14 +299,8 @@ pub(crate) fn running_facts(pipeline: &DetectionPipeline) -> Dereferenced {
             ..store
         });
         server.dead_letters = Some(store);
-        server.consumer = Some(ConsumerFacts {
-            metadata: Some(ConsumerMetadata::new(
-                &owner(),
-                EPOCH,
-                validated.source.start,
-            )),
-            pending: 3,
-        });
+        let metadata = ConsumerMetadata::new(&owner(), EPOCH, validated.source.start);
+        with_consumer(server, Some(consumer(metadata)));
         server.checkpoint = Ok(Some(checkpoint));
     });
     facts
@@ -253,7 +311,7 @@ pub(crate) fn checkpoint(pipeline: &ValidatedPipeline) -> Checkpoint {
         v: lookback_protocol::checkpoint::VERSION,
         incarnation: "0190b7a2-0000-7000-8000-000000000001".to_owned(),
         owner: pipeline.owner.clone(),
-        epoch: pipeline.epoch,
+        epoch: pipeline.turn.epoch,
         phase: Phase::Started,
         stream: pipeline.source.stream.clone(),
         position: Position {
@@ -275,6 +333,40 @@ pub(crate) fn checkpoint(pipeline: &ValidatedPipeline) -> Checkpoint {
         resumes: None,
         held: None,
         time: at("2026-11-21T11:59:59Z"),
+    }
+}
+
+/// A replay from sequence 400 of the fixture's stream, as epoch 2.
+pub(crate) fn record(phase: ReplayPhase) -> Record {
+    let start = ReplayStart::FromSequence(StreamSeq(400));
+    Record {
+        request: ReplayRequest::new(Some("again"), start, StatePolicy::Auto).expect("a valid id"),
+        phase,
+        message: String::new(),
+        requested_at: now(),
+        since: now(),
+        epoch: Some(Epoch(2)),
+        of: Some(EPOCH),
+        plan: Some(Plan {
+            hash: "p-1".to_owned(),
+            start: StreamSeq(400),
+            start_time: Some(at("2026-11-21T11:00:00Z")),
+            target: StreamSeq(500),
+            messages: 101,
+            bytes: 101_000,
+            eta_seconds: Some(1),
+            position: Some(StreamSeq(497)),
+            truncated: false,
+            gap: 0,
+            double_counted: 0,
+            windows: Windows::Dropped,
+            reason: "Backward".to_owned(),
+            groups: 7,
+            read_back: None,
+            known_alerts: None,
+        }),
+        way_back: None,
+        paused: false,
     }
 }
 

@@ -31,6 +31,7 @@ fn context() -> (Context, ApiServer) {
         client,
         settings: test_support::settings(),
         pace: Pace::default(),
+        limits: test_support::limits(),
         metrics: OperatorMetrics::register(&mut metrics::registry()),
         leadership: Leadership::unconditional(),
         compiler: Arc::default(),
@@ -113,6 +114,8 @@ async fn without_leadership_nothing_is_applied() {
     let (mut context, mut api) = context();
     context.leadership = Leadership::ended();
     let found = dereference::Found {
+        pipeline: pipeline(),
+        set: None,
         facts: test_support::facts(&pipeline()),
         nats: None,
         pods: Vec::new(),

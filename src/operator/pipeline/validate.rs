@@ -4,6 +4,7 @@
 mod nats;
 mod rules;
 mod spec;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,21 +14,19 @@ use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use lookback_engine::{RuleFile, RuleProblem};
-use lookback_protocol::config::{CommitConfig, CorrelationConfig, LogSource};
+use lookback_protocol::config::{CommitConfig, CorrelationConfig, Cursor, LogSource};
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
+use lookback_protocol::replay::machine::Workers;
 
-use super::facts::{Dereferenced, Settings};
+use super::facts::{Dereferenced, Retention, ServerFacts, Settings, SourceFacts};
 use super::problem::Problem;
 use crate::api::conditions::Reason;
-use crate::api::pipeline::{AccessMode, DeletionPolicy, LogLevel, StorageSpec};
-use crate::api::{self, Bytes, DetectionPipeline};
+use crate::api::pipeline::{ADOPT, AccessMode, DeletionPolicy, LogLevel, StorageSpec};
+use crate::api::{self, Bytes, DetectionPipeline, DetectionPipelineSpec};
 
-pub use rules::Compiler;
+pub use rules::{Chosen, Compiler};
 pub use spec::needed_secrets;
-
-/// The epoch of every pipeline: nothing moves its cursor yet.
-pub const EPOCH: Epoch = Epoch(1);
 
 /// What validation found.
 #[derive(Clone, Debug)]
@@ -56,8 +55,8 @@ pub struct ValidatedPipeline {
     pub owner: Owner,
     /// For every Kubernetes object except volumes that are retained.
     pub owner_reference: OwnerReference,
-    /// Counts the cursors.
-    pub epoch: Epoch,
+    /// The epoch, what becomes of the state file when it begins, and what the workers do.
+    pub turn: ValidatedTurn,
     /// How workers reach NATS.
     pub nats: ValidatedNats,
     /// What they read.
@@ -82,6 +81,21 @@ pub struct ValidatedPipeline {
     pub worker: ValidatedWorker,
     /// What a deletion leaves.
     pub deletion_policy: DeletionPolicy,
+}
+
+/// What the workers are to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedTurn {
+    /// Counts the cursors.
+    pub epoch: Epoch,
+    /// What becomes of the state file when the epoch begins on it.
+    pub cursor: Cursor,
+    /// Whether that has happened, as far as anything remembers it.
+    pub applied: bool,
+    /// Workers: 0 or 1.
+    pub replicas: i32,
+    /// Whether a StatefulSet that runs this epoch already keeps the template it has.
+    pub hold_template: bool,
 }
 
 /// How workers reach NATS.
@@ -142,6 +156,10 @@ pub struct ValidatedRules {
     pub detections: usize,
     /// Correlations in it.
     pub correlations: usize,
+    /// The longest sum of timespans along a chain of correlations, in seconds.
+    pub longest_chain: u64,
+    /// Whether a correlation has session windows, which go on as long as events keep coming.
+    pub has_session_windows: bool,
 }
 
 /// The volume of a worker.
@@ -191,13 +209,61 @@ pub struct ValidatedWorker {
     pub log_level: LogLevel,
 }
 
-/// Checks `pipeline` against what was found outside.
+/// Chooses the rules to run: those the spec names, or the last ones that could be used. The slow part:
+/// a large set takes a second to compile.
+#[must_use]
+pub fn rules(pipeline: &DetectionPipeline, facts: &Dereferenced, compiler: &Compiler) -> Chosen {
+    let spec = &pipeline.spec;
+    rules::choose(
+        &spec.rules,
+        &facts.rules,
+        facts.running.as_ref(),
+        &spec::logsource(&spec.source.logsource),
+        &spec::correlation(&spec.correlation),
+        compiler,
+    )
+}
+
+/// The source stream, when it can be read without taking events from others.
+#[must_use]
+pub fn source(server: &ServerFacts) -> Option<&SourceFacts> {
+    let source = server.source.as_ref();
+    source.filter(|source| source.retention == Retention::Limits)
+}
+
+/// Whose streams, consumers and state file the pipeline takes over, as a person says.
+#[must_use]
+pub fn adopted(pipeline: &DetectionPipeline) -> Option<Owner> {
+    let text = pipeline.annotations().get(ADOPT)?;
+    let mut parts = text.rsplitn(3, '/');
+    let (name, namespace) = (parts.next()?, parts.next()?);
+    Some(Owner {
+        cluster: parts.next()?.to_owned(),
+        pipeline: PipelineKey::new(namespace, name).ok()?,
+    })
+}
+
+/// How the pipeline treats time and windows.
+#[must_use]
+pub fn correlation(spec: &DetectionPipelineSpec) -> CorrelationConfig {
+    spec::correlation(&spec.correlation)
+}
+
+/// Copies of a stream of the pipeline's, as the spec says or as the server has room for.
+#[must_use]
+pub fn copies(wanted: Option<i32>, server: &ServerFacts) -> u8 {
+    nats::replicas(wanted, server)
+}
+
+/// Checks `pipeline` against what was found outside, for what its `workers` are to do. Without an epoch
+/// for them there is nothing to build.
 #[must_use]
 pub fn validate(
     pipeline: &DetectionPipeline,
     facts: &Dereferenced,
+    chosen: Chosen,
+    workers: &Workers,
     settings: &Settings,
-    compiler: &Compiler,
 ) -> Validation {
     let spec = &pipeline.spec;
     let owner = match owner(pipeline, settings) {
@@ -205,18 +271,9 @@ pub fn validate(
         Err(problem) => return Validation::refused(vec![problem]),
     };
     let mut problems = spec::problems(spec);
-    let logsource = spec::logsource(&spec.source.logsource);
-    let correlation = spec::correlation(&spec.correlation);
-    let chosen = rules::choose(
-        &spec.rules,
-        &facts.rules,
-        facts.running.as_ref(),
-        &logsource,
-        &correlation,
-        compiler,
-    );
+    let turn = turn::of(workers, pipeline, facts);
     let secrets = nats::missing_secrets(&facts.secrets);
-    let readable = nats::readable(&spec.source, &owner, facts);
+    let readable = nats::readable(&spec.source, &owner, facts, turn.as_ref());
     let can_build = problems.is_empty() && secrets.is_empty();
     problems.extend(secrets);
     problems.extend(chosen.problem);
@@ -228,22 +285,22 @@ pub fn validate(
             None
         }
     };
-    let parts = chosen.rules.zip(readable).filter(|_| can_build);
-    let pipeline = parts.map(|(rules, readable)| {
+    let parts = chosen.rules.zip(readable).zip(turn).filter(|_| can_build);
+    let pipeline = parts.map(|((rules, readable), turn)| {
         let replicas = nats::replicas(spec.alerts.replicas, readable.server);
         ValidatedPipeline {
             owner_reference: owner_reference(pipeline),
             owner,
-            epoch: EPOCH,
+            turn,
             nats: spec::nats(&spec.nats),
             source: ValidatedSource {
                 stream: readable.stream,
                 subjects: spec.source.subjects.clone(),
-                logsource,
+                logsource: spec::logsource(&spec.source.logsource),
                 start: readable.start,
             },
             rules,
-            correlation,
+            correlation: spec::correlation(&spec.correlation),
             commit: spec::commit(&spec.commit),
             storage: storage(&spec.state.storage, facts.stateful_set.as_ref()),
             alerts: store(replicas, &spec.alerts.max_age, &spec.alerts.max_bytes),

@@ -103,11 +103,11 @@ pub struct Record {
 pub struct WayBack {
     /// The epoch that takes over.
     pub epoch: Epoch,
-    /// [`ReplayPhase::Failed`] or [`ReplayPhase::Superseded`].
+    /// How the request ends then: Failed or Superseded.
     pub to: ReplayPhase,
 }
 
-/// A request for which nothing more is done: what is left of its [`Record`] when another one came.
+/// A request for which nothing more is done: what is kept of its record when another one came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Finished {
@@ -206,7 +206,7 @@ pub struct Plan {
     pub position: Option<StreamSeq>,
     /// The start asked for had left the stream.
     pub truncated: bool,
-    /// Messages under the filter between the position and the start, which are not read.
+    /// Messages under the filter between the position and the start: no alert is ever made on them.
     pub gap: u64,
     /// Messages under the filter that windows which are kept have counted already.
     pub double_counted: u64,

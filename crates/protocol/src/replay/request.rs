@@ -22,9 +22,8 @@ pub const LOSS: &str = "loss-";
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(try_from = "String", into = "String")]
-pub struct RequestId(
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))] String,
-);
+#[schemars(with = "String", extend("maxLength" = MAX_ID))]
+pub struct RequestId(String);
 
 /// A text that is no id, or none that a person may choose.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -187,7 +186,7 @@ pub enum Approval {
 pub struct ReplayRequest {
     /// Under which it is remembered.
     pub id: RequestId,
-    /// Tells requests of one id apart: see [`fingerprint`].
+    /// Tells requests of one id apart: a hash over start and statePolicy.
     #[schemars(length(max = 64))]
     pub fingerprint: String,
     /// From where.

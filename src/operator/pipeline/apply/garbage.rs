@@ -75,7 +75,7 @@ fn rolled_out(stateful_set: &StatefulSet) -> bool {
         .unwrap_or(1);
     status.observed_generation == stateful_set.metadata.generation
         && status.current_revision == status.update_revision
-        && status.updated_replicas == Some(wanted)
+        && status.updated_replicas.unwrap_or(0) == wanted
 }
 
 fn mounted(pod: &PodSpec) -> impl Iterator<Item = String> {

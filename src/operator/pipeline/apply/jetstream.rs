@@ -1,8 +1,5 @@
 //! Streams and the consumer. What the server does not grant is a problem with a reason, not an error.
 
-use lookback_protocol::names::STATE_STREAM;
-use serde_json::Value;
-
 use super::Applied;
 use crate::api::conditions::Reason;
 use crate::nats::api::ApiError;
@@ -27,10 +24,11 @@ pub(super) async fn apply(
 ) {
     let Streams {
         state_bucket,
+        audit,
         alerts,
         dead_letters,
     } = streams;
-    for stream in [state_bucket, alerts, dead_letters] {
+    for stream in [state_bucket, audit, alerts, dead_letters] {
         match ensure_stream(nats, stream).await {
             Ok(ensured) => applied
                 .notices
@@ -56,18 +54,11 @@ pub(super) async fn apply(
 }
 
 async fn ensure_stream(nats: &Nats, desired: &DesiredStream) -> Result<Ensured, ObjectError> {
-    if desired.name != STATE_STREAM {
-        return streams::ensure(nats, desired).await;
+    if desired.is_shared() {
+        streams::ensure_shared(nats, desired).await
+    } else {
+        streams::ensure(nats, desired).await
     }
-    // The bucket is shared. Its copies were decided by the pipeline that created it, and pipelines
-    // that want different numbers must not take turns.
-    let mut desired = desired.clone();
-    if let Some(observed) = streams::read(nats, &desired.name).await? {
-        let replicas = observed.config.get("num_replicas").and_then(Value::as_u64);
-        let replicas = replicas.and_then(|replicas| u8::try_from(replicas).ok());
-        desired.replicas = replicas.unwrap_or(desired.replicas);
-    }
-    streams::ensure(nats, &desired).await
 }
 
 fn repaired(kind: &str, name: &str, ensured: &Ensured) -> Option<Notice> {

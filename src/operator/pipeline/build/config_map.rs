@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use lookback_protocol::config::{
-    Cursor, DeadLettersConfig, NatsAuth, NatsConfig, RulesConfig, SourceConfig, VERSION,
-    WorkerConfig,
+    DeadLettersConfig, NatsAuth, NatsConfig, RulesConfig, SourceConfig, VERSION, WorkerConfig,
 };
 
 use super::names::{self, AUTH_DIR, CA_DIR, CONFIG_KEY};
@@ -25,13 +24,13 @@ pub fn worker_config(pipeline: &ValidatedPipeline) -> WorkerConfig {
         v: VERSION,
         owner: pipeline.owner.clone(),
         partition: PARTITION,
-        epoch: pipeline.epoch,
-        cursor: Cursor::default(),
+        epoch: pipeline.turn.epoch,
+        cursor: pipeline.turn.cursor.clone(),
         adopt: None,
         nats: nats(&pipeline.nats),
         source: SourceConfig {
             stream: pipeline.source.stream.clone(),
-            consumer: key.consumer(PARTITION, pipeline.epoch),
+            consumer: key.consumer(PARTITION, pipeline.turn.epoch),
             subjects: pipeline.source.subjects.clone(),
             logsource: pipeline.source.logsource.clone(),
             start: pipeline.source.start,

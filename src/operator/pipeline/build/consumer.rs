@@ -9,14 +9,20 @@ use crate::operator::pipeline::validate::ValidatedPipeline;
 pub(super) fn build(pipeline: &ValidatedPipeline) -> DesiredConsumer {
     let ValidatedPipeline {
         owner,
-        epoch,
+        turn,
         source,
         ..
     } = pipeline;
+    let metadata = ConsumerMetadata {
+        cursor: turn.cursor.clone(),
+        applied: turn.applied,
+        ..ConsumerMetadata::new(owner, turn.epoch, source.start)
+    };
     DesiredConsumer {
         stream: source.stream.name.clone(),
-        name: owner.pipeline.consumer(PARTITION, *epoch),
+        name: owner.pipeline.consumer(PARTITION, turn.epoch),
         filter_subjects: source.subjects.clone(),
-        metadata: ConsumerMetadata::new(owner, *epoch, source.start).to_map(),
+        metadata: metadata.to_map(),
+        adopt: None,
     }
 }

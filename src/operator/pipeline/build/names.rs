@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lookback_protocol::names::PipelineKey;
+use lookback_protocol::position::Epoch;
 use sha2::{Digest, Sha256};
 
 use crate::operator::pipeline::validate::ValidatedPipeline;
@@ -30,6 +31,8 @@ pub const CA_DIR: &str = "/etc/lookback/nats-ca";
 pub const STATE_VOLUME: &str = "state";
 /// Where it is mounted.
 pub const STATE_DIR: &str = "/var/lib/lookback";
+/// Marks the pod template, and so every pod, with the epoch it works in.
+pub const EPOCH_ANNOTATION: &str = "lookback.dev/epoch";
 /// Marks the pod template with the name of its config ConfigMap, so that a rollout is seen.
 pub const CONFIG_ANNOTATION: &str = "lookback.dev/config";
 
@@ -65,6 +68,13 @@ pub fn worker_name(key: &PipelineKey) -> String {
 #[must_use]
 pub fn claim_name(key: &PipelineKey, partition: u32) -> String {
     format!("{STATE_VOLUME}-{}-{partition}", key.name())
+}
+
+/// The epoch that the annotation of a pod or of its template names.
+#[must_use]
+pub fn epoch_in(metadata: &ObjectMeta) -> Option<Epoch> {
+    let epoch = metadata.annotations.as_ref()?.get(EPOCH_ANNOTATION)?;
+    epoch.parse().ok().map(Epoch)
 }
 
 pub(super) fn metadata(pipeline: &ValidatedPipeline, name: String) -> ObjectMeta {

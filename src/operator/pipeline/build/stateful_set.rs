@@ -1,4 +1,4 @@
-//! The worker. One replica: a partition has one state file and one writer.
+//! The worker. At most one replica: a partition has one state file and one writer.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, PodTemplateSpec, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use lookback_protocol::position::Epoch;
 
-use super::names::{self, CONFIG_ANNOTATION, STATE_VOLUME};
+use super::names::{self, CONFIG_ANNOTATION, EPOCH_ANNOTATION, STATE_VOLUME};
 use super::pod;
 use crate::api::pipeline::{AccessMode, DeletionPolicy};
 use crate::operator::pipeline::validate::{ValidatedPipeline, ValidatedStorage};
@@ -24,7 +25,7 @@ pub(super) fn build(pipeline: &ValidatedPipeline, config: &str, rules: &[String]
         metadata: names::metadata(pipeline, key.name().to_owned()),
         spec: Some(StatefulSetSpec {
             service_name: Some(names::worker_name(key)),
-            replicas: Some(1),
+            replicas: Some(pipeline.turn.replicas),
             pod_management_policy: Some("Parallel".to_owned()),
             revision_history_limit: Some(REVISIONS_KEPT),
             selector: LabelSelector {
@@ -43,6 +44,13 @@ pub(super) fn build(pipeline: &ValidatedPipeline, config: &str, rules: &[String]
     }
 }
 
+/// The epoch that `set` is made for; `None` when its template does not say.
+#[must_use]
+pub fn epoch_of(set: &StatefulSet) -> Option<Epoch> {
+    let template = &set.spec.as_ref()?.template;
+    names::epoch_in(template.metadata.as_ref()?)
+}
+
 fn template_metadata(pipeline: &ValidatedPipeline, config: &str) -> ObjectMeta {
     let key = &pipeline.owner.pipeline;
     let worker = &pipeline.worker;
@@ -51,6 +59,7 @@ fn template_metadata(pipeline: &ValidatedPipeline, config: &str) -> ObjectMeta {
     labels.extend(names::selector(key));
     let mut annotations = worker.annotations.clone();
     annotations.insert(CONFIG_ANNOTATION.to_owned(), config.to_owned());
+    annotations.insert(EPOCH_ANNOTATION.to_owned(), pipeline.turn.epoch.to_string());
     ObjectMeta {
         labels: Some(labels),
         annotations: Some(annotations),

@@ -18,6 +18,7 @@ pub(super) fn build(pipeline: &ValidatedPipeline) -> Streams {
     };
     Streams {
         state_bucket: DesiredStream::state_bucket(pipeline.bucket_replicas),
+        audit: DesiredStream::audit(pipeline.bucket_replicas),
         alerts: store(key.alerts_stream(), key.alert_subjects(), &pipeline.alerts),
         dead_letters: store(
             key.dead_letters_stream(),

@@ -22,10 +22,12 @@ fn shown(yaml: &str) -> Value {
         config_maps,
         volumes,
         stateful_set,
+        hold_template: _,
     } = build(&validated);
     json!({
         "streams": [
             streams.state_bucket.config(),
+            streams.audit.config(),
             streams.alerts.config(),
             streams.dead_letters.config(),
         ],

@@ -1,14 +1,17 @@
 //! What NATS knows of a pipeline. Whatever it does not answer is one fact, not an error: the condition
 //! says so, and the next look may find it well.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::names::PipelineKey;
+use lookback_protocol::position::Epoch;
 use serde_json::Value;
 
+use crate::api::DetectionPipeline;
 use crate::nats::api::{ApiError, Code};
 use crate::nats::checkpoint::JetStreamCheckpoints;
 use crate::nats::connect::{ConnectError, Nats, Target};
@@ -18,9 +21,9 @@ use crate::nats::streams::{self, ObservedStream};
 use crate::operator::nats_pool::NatsPool;
 use crate::operator::pipeline::build::PARTITION;
 use crate::operator::pipeline::facts::{
-    ConsumerFacts, NatsFacts, Retention, ServerFacts, SourceFacts, StoreFacts,
+    ConsumerFacts, Fill, NatsFacts, Retention, ServerFacts, SourceFacts, StoreFacts,
 };
-use crate::operator::pipeline::validate::EPOCH;
+use crate::operator::pipeline::replay;
 use crate::runtime::telemetry::chain;
 use crate::worker::ports::{CheckpointError, Checkpoints, Unavailable};
 
@@ -29,7 +32,7 @@ pub(super) async fn read(
     pool: &NatsPool,
     target: Option<&Target>,
     key: &PipelineKey,
-    source: &str,
+    pipeline: &DetectionPipeline,
 ) -> (NatsFacts, Option<Nats>) {
     let Some(target) = target else {
         return (NatsFacts::NotAsked, None);
@@ -38,7 +41,7 @@ pub(super) async fn read(
         Ok(nats) => nats,
         Err(error) => return (unconnected(&error), None),
     };
-    match ask(&nats, key, source).await {
+    match ask(&nats, key, pipeline).await {
         Ok(facts) => (NatsFacts::Reached(Box::new(facts)), Some(nats)),
         Err(error) => (unanswered(&error), None),
     }
@@ -55,17 +58,32 @@ enum AskError {
     Checkpoint(Unavailable),
 }
 
-async fn ask(nats: &Nats, key: &PipelineKey, source: &str) -> Result<ServerFacts, AskError> {
+async fn ask(
+    nats: &Nats,
+    key: &PipelineKey,
+    pipeline: &DetectionPipeline,
+) -> Result<ServerFacts, AskError> {
+    let source = pipeline.spec.source.stream.as_str();
     let (alerts, letters) = (key.alerts_stream(), key.dead_letters_stream());
-    let consumer = key.consumer(PARTITION, EPOCH);
     let server = async { nats.server().await.map_err(AskError::Server) };
     let source_stream = async { Ok(streams::read(nats, source).await?) };
     let alerts = async { Ok(streams::read(nats, &alerts).await?) };
     let letters = async { Ok(streams::read(nats, &letters).await?) };
-    let consumer = async { Ok(consumers::read(nats, source, &consumer).await?) };
+    let consumers = async { Ok(consumers::list(nats, source, key, PARTITION).await?) };
     let checkpoint = checkpoint(nats, key);
-    let (server, source_stream, alerts, letters, consumer, checkpoint) =
-        tokio::try_join!(server, source_stream, alerts, letters, consumer, checkpoint)?;
+    let (server, source_stream, alerts, letters, consumers, checkpoint) = tokio::try_join!(
+        server,
+        source_stream,
+        alerts,
+        letters,
+        consumers,
+        checkpoint
+    )?;
+    let consumers: BTreeMap<Epoch, ConsumerFacts> = consumers
+        .iter()
+        .map(|(epoch, consumer)| (*epoch, consumer_facts(consumer)))
+        .collect();
+    let epoch = replay::epoch(pipeline);
     Ok(ServerFacts {
         version: server.version,
         api_level: server.api_level,
@@ -73,7 +91,8 @@ async fn ask(nats: &Nats, key: &PipelineKey, source: &str) -> Result<ServerFacts
         source: source_stream.map(|stream| source_facts(source, &stream)),
         alerts: alerts.map(|stream| store_facts(&stream)),
         dead_letters: letters.map(|stream| store_facts(&stream)),
-        consumer: consumer.map(|consumer| consumer_facts(&consumer)),
+        consumer: epoch.and_then(|epoch| consumers.get(&epoch).cloned()),
+        consumers,
         checkpoint,
     })
 }
@@ -110,10 +129,20 @@ fn source_facts(name: &str, stream: &ObservedStream) -> SourceFacts {
             _ => Retention::Limits,
         },
         first: bounds.first,
+        first_time: (stream.state.messages > 0).then_some(stream.state.first_ts),
         last: bounds.last,
+        subjects: stream.subjects().map(str::to_owned).collect(),
         max_age: stream
             .max_age()
             .and_then(|age| SignedDuration::try_from(age).ok()),
+        messages: Fill {
+            held: stream.state.messages,
+            limit: stream.max_messages().filter(|_| stream.drops_oldest()),
+        },
+        bytes: Fill {
+            held: stream.state.bytes,
+            limit: stream.max_bytes().filter(|_| stream.drops_oldest()),
+        },
         replicas: replicas(stream),
     }
 }
@@ -134,6 +163,9 @@ fn consumer_facts(consumer: &ObservedConsumer) -> ConsumerFacts {
     ConsumerFacts {
         metadata: ConsumerMetadata::from_map(|key| consumer.metadata(key)).ok(),
         pending: consumer.facts().pending,
+        ack_pending: consumer.ack_pending(),
+        delivered: consumer.facts().delivered,
+        filters: consumer.filters().map(str::to_owned).collect(),
     }
 }
 
@@ -153,6 +185,7 @@ fn unconnected(error: &Arc<ConnectError>) -> NatsFacts {
                 alerts: None,
                 dead_letters: None,
                 consumer: None,
+                consumers: BTreeMap::new(),
                 checkpoint: Ok(None),
             }))
         }

@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use lookback_protocol::termination::TerminationMessage;
 
 use crate::api::Bytes;
+use crate::operator::pipeline::build::names;
 use crate::operator::pipeline::facts::{PodFacts, PodWait, Stop, VolumeFacts};
 
 /// Reasons by which the kubelet says that there is no image.
@@ -24,8 +25,11 @@ pub(super) fn pod(pod: &Pod) -> PodFacts {
         .and_then(|containers| containers.first());
     PodFacts {
         name: pod.name_any(),
+        epoch: names::epoch_in(&pod.metadata),
         ready: container.is_some_and(|container| container.ready),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        // The API server adds the grace period to the time of the deletion.
+        deadline: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0),
         restarts: container.map_or(0, |container| container.restart_count),
         waiting: container
             .and_then(|container| container.state.as_ref())

@@ -4,7 +4,8 @@ use lookback_protocol::checkpoint::Checkpoint;
 
 use super::{NUMBERS_EVERY, Observation, worker};
 use crate::api::status::{
-    AlertsStatus, DeadLettersStatus, DetectionPipelineStatus, PartitionStatus, Phase, Time,
+    AlertsStatus, DeadLettersStatus, DetectionPipelineStatus, PartitionStatus, Phase, SourceStatus,
+    Time,
 };
 use crate::operator::pipeline::build::PARTITION;
 use crate::operator::pipeline::facts::ServerFacts;
@@ -12,6 +13,7 @@ use crate::operator::pipeline::facts::ServerFacts;
 /// The numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Numbers {
+    pub(super) source: Option<SourceStatus>,
     pub(super) partitions: Vec<PartitionStatus>,
     pub(super) alerts: Option<AlertsStatus>,
     pub(super) dead_letters: Option<DeadLettersStatus>,
@@ -24,6 +26,7 @@ pub(super) fn write(
     phase: Phase,
 ) -> Numbers {
     let written = Numbers {
+        source: previous.source.clone(),
         partitions: previous.partitions.clone(),
         alerts: previous.alerts.clone(),
         dead_letters: previous.dead_letters.clone(),
@@ -31,7 +34,9 @@ pub(super) fn write(
     let Some(server) = observation.server() else {
         return written;
     };
-    let observed = written.partitions.first().and_then(|it| it.observed_time);
+    let of_source = written.source.as_ref().and_then(|it| it.observed_time);
+    let of_partition = written.partitions.first().and_then(|it| it.observed_time);
+    let observed = of_source.or(of_partition);
     let mut now = numbers(server, worker::checkpoint(observation));
     stamp(&mut now, observed);
     let early = observed.is_some_and(|Time(at)| observation.now.duration_since(at) < NUMBERS_EVERY);
@@ -58,7 +63,14 @@ fn numbers(server: &ServerFacts, checkpoint: Option<&Checkpoint>) -> Numbers {
         incarnation: checkpoint.incarnation.clone(),
         observed_time: None,
     });
+    let source = server.source.as_ref().map(|source| SourceStatus {
+        first_sequence: signed(source.first.0),
+        first_time: source.first_time.map(Time),
+        last_sequence: signed(source.last.0),
+        observed_time: None,
+    });
     Numbers {
+        source,
         partitions: partition.into_iter().collect(),
         alerts: server.alerts.map(|store| AlertsStatus {
             stored: signed(store.messages),
@@ -72,6 +84,9 @@ fn numbers(server: &ServerFacts, checkpoint: Option<&Checkpoint>) -> Numbers {
 }
 
 fn stamp(numbers: &mut Numbers, time: Option<Time>) {
+    if let Some(source) = &mut numbers.source {
+        source.observed_time = time;
+    }
     for partition in &mut numbers.partitions {
         partition.observed_time = time;
     }

@@ -3,12 +3,13 @@
 use lookback_protocol::names::Owner;
 use lookback_protocol::position::{StreamIdentity, StreamSeq};
 
-use super::EPOCH;
+use super::{ValidatedTurn, turn};
 use crate::api::conditions::Reason;
-use crate::api::pipeline::{SourceSpec, Start};
+use crate::api::pipeline::SourceSpec;
 use crate::nats::connect::{ADVISED_VERSION, MIN_API_LEVEL};
+use crate::operator::pipeline::build::PARTITION;
 use crate::operator::pipeline::facts::{
-    Dereferenced, NatsFacts, Retention, SecretContent, SecretFact, ServerFacts, SourceFacts,
+    Dereferenced, NatsFacts, Retention, SecretContent, SecretFact, ServerFacts,
 };
 use crate::operator::pipeline::problem::Problem;
 
@@ -62,6 +63,7 @@ pub(super) fn readable<'a>(
     spec: &SourceSpec,
     owner: &Owner,
     facts: &'a Dereferenced,
+    turn: Option<&ValidatedTurn>,
 ) -> Result<Readable<'a>, Option<Problem>> {
     let server = match &facts.nats {
         NatsFacts::NotAsked => return Err(None),
@@ -97,12 +99,18 @@ pub(super) fn readable<'a>(
             ),
         );
     }
-    let stream = begun_on(facts, server).unwrap_or(&source.identity);
+    let Some(turn) = turn else {
+        return Err(None);
+    };
+    if let Some(foreign) = foreign_consumer(owner, server, turn) {
+        return Err(Some(foreign));
+    }
+    let stream = turn::stream(turn, facts, server).unwrap_or(&source.identity);
     if *stream != source.identity {
         return problem(
             Reason::StreamChanged,
             format!(
-                "the pipeline was begun on stream {} created {}, but stream {} was created {}: its sequences mean other events; delete the pipeline with deletionPolicy Delete and create it again",
+                "the pipeline was begun on stream {} created {}, but stream {} was created {}: its sequences mean other events; begin anew with a new id in spec.replay and statePolicy Clear or Rebuild",
                 stream.name, stream.created, source.identity.name, source.identity.created
             ),
         );
@@ -110,7 +118,7 @@ pub(super) fn readable<'a>(
     Ok(Readable {
         server,
         stream: stream.clone(),
-        start: start(spec, owner, facts, server, source)?,
+        start: turn::start(turn, spec.start, facts, server, source),
     })
 }
 
@@ -122,47 +130,18 @@ pub(super) fn replicas(wanted: Option<i32>, server: &ServerFacts) -> u8 {
         .unwrap_or(unset)
 }
 
-fn begun_on<'a>(facts: &'a Dereferenced, server: &'a ServerFacts) -> Option<&'a StreamIdentity> {
-    let running = facts.running.as_ref();
-    let checkpoint = server.checkpoint.as_ref().ok().and_then(Option::as_ref);
-    running
-        .map(|running| &running.config.source.stream)
-        .or_else(|| checkpoint.map(|checkpoint| &checkpoint.stream))
-}
-
-/// Resolved once, when the consumer is made, and kept in its metadata; a consumer that was deleted is
-/// made again with what the workers were told, or what one has committed.
-fn start(
-    spec: &SourceSpec,
-    owner: &Owner,
-    facts: &Dereferenced,
-    server: &ServerFacts,
-    source: &SourceFacts,
-) -> Result<StreamSeq, Option<Problem>> {
-    if let Some(consumer) = &server.consumer {
-        return match &consumer.metadata {
-            Some(metadata) if metadata.owner == owner.to_string() => Ok(metadata.start),
-            _ => {
-                let name = owner.pipeline.consumer(0, EPOCH);
-                problem(
-                    Reason::ForeignConsumer,
-                    format!(
-                        "stream {} has a consumer {name} that is not {owner}'s: delete it",
-                        spec.stream
-                    ),
-                )
-            }
-        };
-    }
-    if let Some(running) = &facts.running {
-        return Ok(running.config.source.start);
-    }
-    if let Ok(Some(checkpoint)) = &server.checkpoint {
-        return Ok(checkpoint.position.sequence.next());
-    }
-    Ok(match spec.start {
-        Start::Latest => source.last.next(),
-        Start::Earliest => source.first,
+/// A consumer under the name of the epoch's that is another's.
+fn foreign_consumer(owner: &Owner, server: &ServerFacts, turn: &ValidatedTurn) -> Option<Problem> {
+    let found = server.consumers.get(&turn.epoch)?;
+    let metadata = found.metadata.as_ref();
+    let foreign = metadata.is_none_or(|metadata| metadata.owner != owner.to_string());
+    let stream = &server.source.as_ref()?.identity.name;
+    foreign.then(|| {
+        let name = owner.pipeline.consumer(PARTITION, turn.epoch);
+        Problem::new(
+            Reason::ForeignConsumer,
+            format!("stream {stream} has a consumer {name} that is not {owner}'s: delete it"),
+        )
     })
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Compiled {
     digest: String,
     detections: usize,
     correlations: usize,
+    longest_chain: u64,
+    has_session_windows: bool,
     problems: Vec<RuleProblem>,
 }
 
@@ -51,6 +53,8 @@ impl Compiler {
                 digest: set.digest().to_owned(),
                 detections: set.detections(),
                 correlations: set.correlations(),
+                longest_chain: set.longest_chain(),
+                has_session_windows: set.has_session_windows(),
                 problems,
             });
             let mut answers = self.locked();
@@ -69,8 +73,10 @@ impl Compiler {
 }
 
 /// The set to run, if there is one, and what is wrong with the set the spec names.
-pub(super) struct Chosen {
-    pub(super) rules: Option<ValidatedRules>,
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// The set to run.
+    pub rules: Option<ValidatedRules>,
     pub(super) problem: Option<Problem>,
     pub(super) report: RulesReport,
 }
@@ -164,6 +170,8 @@ impl Compiled {
             engine_digest: self.digest.clone(),
             detections: self.detections,
             correlations: self.correlations,
+            longest_chain: self.longest_chain,
+            has_session_windows: self.has_session_windows,
         }
     }
 }

@@ -3,12 +3,10 @@ use lookback_protocol::names::Owner;
 use lookback_protocol::position::StreamSeq;
 
 use super::*;
-use crate::operator::pipeline::facts::{
-    ConfigMapFact, ConsumerFacts, NatsFacts, Retention, SecretContent,
-};
+use crate::operator::pipeline::facts::{ConfigMapFact, NatsFacts, Retention, SecretContent};
 use crate::operator::pipeline::test_support::{
-    BAD_RULE, FULL, MINIMAL, RULE, at, config_map, facts, pipeline, running_facts, validated,
-    validation, with_server,
+    BAD_RULE, EPOCH, FULL, MINIMAL, RULE, at, config_map, consumer, facts, pipeline, running_facts,
+    validated, validation, with_consumer, with_server,
 };
 
 fn reasons(validation: &Validation) -> Vec<Reason> {
@@ -142,7 +140,7 @@ fn a_source_created_again_is_told_from_the_one_the_worker_was_given() {
     let mut facts = running_facts(&pipeline);
     with_server(&mut facts, |server| {
         server.source.as_mut().unwrap().identity.created = at("2026-11-20T00:00:00Z");
-        server.consumer = None;
+        with_consumer(server, None);
         server.checkpoint = Ok(None);
     });
     let validation = validation(&pipeline, &facts);
@@ -172,10 +170,8 @@ fn a_consumer_of_another_owner_is_foreign() {
                 cluster: "c2".to_owned(),
                 ..crate::operator::pipeline::test_support::owner()
             };
-            server.consumer = Some(ConsumerFacts {
-                metadata: Some(ConsumerMetadata::new(&other, EPOCH, StreamSeq(1))),
-                pending: 0,
-            });
+            let metadata = ConsumerMetadata::new(&other, EPOCH, StreamSeq(1));
+            with_consumer(server, Some(consumer(metadata)));
         });
     });
     assert_eq!(reasons, [Reason::ForeignConsumer]);
@@ -211,7 +207,7 @@ fn a_deleted_consumer_is_made_again_with_the_start_the_worker_was_told() {
     let pipeline = pipeline(MINIMAL);
     let mut facts = running_facts(&pipeline);
     with_server(&mut facts, |server| {
-        server.consumer = None;
+        with_consumer(server, None);
         server.source.as_mut().unwrap().last = StreamSeq(900);
     });
     assert_eq!(validated(&pipeline, &facts).source.start, StreamSeq(501));
@@ -222,7 +218,7 @@ fn a_pipeline_created_again_over_a_checkpoint_starts_behind_it() {
     let pipeline = pipeline(MINIMAL);
     let mut facts = running_facts(&pipeline);
     facts.running = None;
-    with_server(&mut facts, |server| server.consumer = None);
+    with_server(&mut facts, |server| with_consumer(server, None));
     assert_eq!(validated(&pipeline, &facts).source.start, StreamSeq(498));
 }
 

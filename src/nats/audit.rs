@@ -1,0 +1,105 @@
+//! The audit: what was done once, one record a subject, and so also the claim to do it.
+//!
+//! What it guarantees:
+//! - Of all who claim a subject, ever, one gets it: each write expects an empty subject, and the stream
+//!   takes no second message of one even without that.
+//! - [`Claim::Taken`] is a PubAck, or what the leader holds after an answer was lost: our record, byte
+//!   for byte. [`Claim::Found`] is what the leader holds, never an error code: on replicated streams the
+//!   code of a lost race only says that another write is in process.
+//! - [`AuditError::Unavailable`] proves nothing: the claim may be ours already, or become ours when the
+//!   client's late write arrives. Claim again; one's own earlier claim is then found, and
+//!   [`AuditRecord::is_same_claim`] recognises it.
+
+use bytes::Bytes;
+use lookback_protocol::audit::AuditRecord;
+use lookback_protocol::names::{AUDIT_STREAM, PipelineKey};
+
+use super::api::unavailable;
+use super::connect::Nats;
+use super::outbox::expecting;
+use crate::worker::ports::Unavailable;
+
+/// What became of a claim.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Claim {
+    /// It is ours, by this very call.
+    Taken,
+    /// Somebody was first, perhaps ourselves before a restart.
+    Found(Box<AuditRecord>),
+}
+
+/// Why it is not known whose a claim is.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// No answer, or a refusal that says nothing about the claim.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The subject is taken by something this version cannot read.
+    #[error("audit record {subject} cannot be read")]
+    Unreadable {
+        /// Its subject.
+        subject: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Ours cannot be written as JSON.
+    #[error("audit record {subject} cannot be written")]
+    Unwritable {
+        /// Its subject.
+        subject: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Where the act of a record is recorded, and the only place where it may stand.
+#[must_use]
+pub fn subject(record: &AuditRecord) -> String {
+    let key: &PipelineKey = &record.owner.pipeline;
+    key.audit_subject(record.kind, &record.request_id)
+}
+
+/// Claims the act of `record` by storing it.
+///
+/// # Errors
+/// [`AuditError`]: whose it is could not be found out; see the [module](self).
+pub async fn claim(nats: &Nats, record: &AuditRecord) -> Result<Claim, AuditError> {
+    let subject = subject(record);
+    let body = match serde_json::to_vec(record) {
+        Ok(body) => Bytes::from(body),
+        Err(source) => return Err(AuditError::Unwritable { subject, source }),
+    };
+    let written = nats.publish(subject.clone(), expecting(0), body).await;
+    let Err(error) = written else {
+        return Ok(Claim::Taken);
+    };
+    let answered = error.code().is_some();
+    match read(nats, &subject).await? {
+        Some(found) if !answered && found == *record => Ok(Claim::Taken),
+        Some(found) => Ok(Claim::Found(Box::new(found))),
+        None => Err(unavailable("claim", subject)(error).into()),
+    }
+}
+
+/// The record on `subject`, from the leader; `None` when there is none.
+///
+/// # Errors
+/// [`AuditError`]: no answer, or a record that cannot be read.
+pub async fn read(nats: &Nats, subject: &str) -> Result<Option<AuditRecord>, AuditError> {
+    let found = nats
+        .last_of_subject(AUDIT_STREAM, subject)
+        .await
+        .map_err(unavailable("read", subject))?;
+    let Some(message) = found else {
+        return Ok(None);
+    };
+    match serde_json::from_slice(&message.payload) {
+        Ok(record) => Ok(Some(record)),
+        Err(source) => Err(AuditError::Unreadable {
+            subject: subject.to_owned(),
+            source,
+        }),
+    }
+}

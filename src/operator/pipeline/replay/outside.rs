@@ -1,0 +1,270 @@
+//! The ports over the API server and JetStream.
+
+use jiff::Timestamp;
+use lookback_protocol::audit::{self as protocol, AuditKind, AuditRecord};
+use lookback_protocol::checkpoint::{self as format, Checkpoint, Counters, Phase};
+use lookback_protocol::names::Owner;
+use lookback_protocol::position::{Epoch, Position};
+use lookback_protocol::replay::machine::{Workers, Written};
+use serde_json::{Value, json};
+
+use super::ports::{Claim, Outcome, Ports, Recorded, TakeBack};
+use super::{with_log, written};
+use crate::nats::checkpoint::{self, JetStreamCheckpoints};
+use crate::nats::desired::DesiredStream;
+use crate::nats::ensure::ObjectError;
+use crate::nats::{audit, consumers, streams};
+use crate::operator::controller::Context;
+use crate::operator::pipeline::apply::{self, Applied};
+use crate::operator::pipeline::build::{self, Desired, PARTITION};
+use crate::operator::pipeline::dereference::Found;
+use crate::operator::pipeline::facts::NatsFacts;
+use crate::operator::pipeline::validate::{self, Chosen, Validation};
+use crate::operator::pipeline::{Error, write_status};
+use crate::worker::ports::{CheckpointError, Checkpoints};
+
+/// The outside of one round.
+pub(in crate::operator::pipeline) struct Outside<'a> {
+    pub(in crate::operator::pipeline) found: &'a Found,
+    pub(in crate::operator::pipeline) chosen: &'a Chosen,
+    pub(in crate::operator::pipeline) owner: &'a Owner,
+    pub(in crate::operator::pipeline) context: &'a Context,
+}
+
+/// What applying came to.
+pub(in crate::operator::pipeline) struct Done {
+    pub(in crate::operator::pipeline) validation: Validation,
+    pub(in crate::operator::pipeline) desired: Option<Desired>,
+    pub(in crate::operator::pipeline) applied: Applied,
+}
+
+/// Why an effect in NATS is not known to be done.
+#[derive(Debug, thiserror::Error)]
+pub enum EffectError {
+    /// The claim of a request id.
+    #[error("cannot claim replay {id}")]
+    Claim {
+        /// The id.
+        id: String,
+        /// Why.
+        #[source]
+        source: audit::AuditError,
+    },
+    /// The stream with the claims.
+    #[error("cannot claim a replay without the audit stream")]
+    AuditStream(#[source] ObjectError),
+    /// The checkpoint.
+    #[error("cannot take the checkpoint back from epoch {from} to epoch {to}")]
+    TakeBack {
+        /// The epoch that is undone.
+        from: Epoch,
+        /// The epoch that takes over.
+        to: Epoch,
+        /// Why.
+        #[source]
+        source: CheckpointError,
+    },
+    /// A consumer of an epoch that was left.
+    #[error("cannot delete the consumer of epoch {epoch}")]
+    DeleteConsumer {
+        /// The epoch.
+        epoch: Epoch,
+        /// Why.
+        #[source]
+        source: ObjectError,
+    },
+}
+
+impl Ports for Outside<'_> {
+    type Applied = Done;
+    type Error = Error;
+
+    fn lead(&self) -> Result<(), Error> {
+        let held = self.context.leadership.check();
+        held.map_err(|source| {
+            Error::Apply(apply::Error::NotLeader {
+                pipeline: self.owner.pipeline.to_string(),
+                source,
+            })
+        })
+    }
+
+    async fn record(&mut self, written: &Written) -> Result<Recorded, Error> {
+        let pipeline = &self.found.pipeline;
+        let status = with_log(pipeline, written);
+        match write_status(pipeline, &status, self.context).await {
+            Ok(()) => Ok(Recorded::Written),
+            Err(error) if error.is_conflict() => Ok(Recorded::Conflict),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn claim(&mut self, claim: &Claim) -> Result<Outcome, Error> {
+        let Some(nats) = &self.found.nats else {
+            return Ok(Outcome::Unreachable);
+        };
+        let stream = DesiredStream::audit(self.copies());
+        streams::ensure_shared(nats, &stream)
+            .await
+            .map_err(EffectError::AuditStream)?;
+        let record = self.audit_record(claim);
+        let claimed = audit::claim(nats, &record).await;
+        let claimed = claimed.map_err(|source| EffectError::Claim {
+            id: claim.id.to_string(),
+            source,
+        })?;
+        Ok(match claimed {
+            audit::Claim::Taken => Outcome::Done,
+            audit::Claim::Found(found) if found.is_same_claim(&record) => Outcome::Done,
+            audit::Claim::Found(_) => Outcome::Overtaken,
+        })
+    }
+
+    async fn take_back(&mut self, take_back: &TakeBack) -> Result<Outcome, Error> {
+        let Some(nats) = &self.found.nats else {
+            return Ok(Outcome::Unreachable);
+        };
+        let TakeBack { from, to, resumes } = *take_back;
+        let failed = |source| EffectError::TakeBack { from, to, source };
+        let mut checkpoints =
+            JetStreamCheckpoints::new(nats.clone(), &self.owner.pipeline, PARTITION);
+        let stands = checkpoints.load().await.map_err(failed)?;
+        let (checkpoint, revision) = match stands {
+            Some((stands, _)) if stands.epoch >= from => {
+                return Ok(if stands.epoch == to {
+                    Outcome::Done
+                } else {
+                    Outcome::Overtaken
+                });
+            }
+            Some((stands, revision)) => (stands, Some(revision)),
+            None => match self.never_written(resumes) {
+                Some(checkpoint) => (checkpoint, None),
+                None => return Ok(Outcome::Unreachable),
+            },
+        };
+        let checkpoint = Checkpoint {
+            incarnation: self.context.reporter.instance().to_owned(),
+            epoch: to,
+            phase: Phase::TakenBack,
+            request: None,
+            resumes: Some(resumes),
+            held: None,
+            time: Timestamp::now(),
+            ..checkpoint
+        };
+        let taken = checkpoint::take_back(nats, PARTITION, &checkpoint, revision)
+            .await
+            .map_err(failed)?;
+        Ok(match taken {
+            checkpoint::TakeBack::Won(_) => Outcome::Done,
+            checkpoint::TakeBack::Lost(_) => Outcome::Overtaken,
+        })
+    }
+
+    async fn delete_consumer(&mut self, epoch: Epoch) -> Result<Outcome, Error> {
+        let Some(nats) = &self.found.nats else {
+            return Ok(Outcome::Unreachable);
+        };
+        let source = &self.found.pipeline.spec.source.stream;
+        let name = self.owner.pipeline.consumer(PARTITION, epoch);
+        match consumers::delete(nats, source, &name, &self.owner.to_string()).await {
+            // What is not ours is not for us to delete.
+            Ok(_) | Err(ObjectError::Foreign { .. }) => Ok(Outcome::Done),
+            Err(source) => Err(EffectError::DeleteConsumer { epoch, source }.into()),
+        }
+    }
+
+    async fn apply(&mut self, workers: &Workers) -> Result<Done, Error> {
+        let Self {
+            found,
+            chosen,
+            owner,
+            context,
+        } = self;
+        let validation = validate::validate(
+            &found.pipeline,
+            &found.facts,
+            (*chosen).clone(),
+            workers,
+            &context.settings,
+        );
+        let desired = validation.pipeline.as_ref().map(build::build);
+        let key = &owner.pipeline;
+        let applied = match (&desired, workers) {
+            (Some(desired), _) => apply::apply(desired, found, key, context).await?,
+            (None, Workers::Stop { .. }) => {
+                apply::stop(found, key, context).await?;
+                Applied::default()
+            }
+            (None, Workers::Unchanged | Workers::Run { .. }) => Applied::default(),
+        };
+        Ok(Done {
+            validation,
+            desired,
+            applied,
+        })
+    }
+}
+
+impl Outside<'_> {
+    fn audit_record(&self, claim: &Claim) -> AuditRecord {
+        let record = written(&self.found.pipeline).record;
+        let details = record.map_or(
+            Value::Null,
+            |record| json!({"request": record.request, "of": record.of, "plan": record.plan}),
+        );
+        AuditRecord {
+            v: protocol::VERSION,
+            kind: AuditKind::Replay,
+            owner: self.owner.clone(),
+            request_id: claim.id.clone(),
+            fingerprint: claim.fingerprint.clone(),
+            epoch: claim.epoch,
+            plan_hash: claim.plan_hash.clone(),
+            by: self.context.reporter.instance().to_owned(),
+            time: Timestamp::now(),
+            details,
+        }
+    }
+
+    /// What a worker of `epoch` that never wrote a checkpoint would begin with; `None` when the source
+    /// stream is not there.
+    fn never_written(&self, epoch: Epoch) -> Option<Checkpoint> {
+        let NatsFacts::Reached(server) = &self.found.facts.nats else {
+            return None;
+        };
+        let source = server.source.as_ref()?;
+        let consumer = server.consumers.get(&epoch);
+        let metadata = consumer.and_then(|consumer| consumer.metadata.as_ref());
+        let start = metadata.map_or(source.last.next(), |metadata| metadata.start);
+        let position = Position::before(start);
+        Some(Checkpoint {
+            v: format::VERSION,
+            incarnation: String::new(),
+            owner: self.owner.clone(),
+            epoch,
+            phase: Phase::TakenBack,
+            stream: source.identity.clone(),
+            position,
+            published_through: position.sequence,
+            engine_digest: String::new(),
+            groups: 0,
+            gaps: Vec::new(),
+            counters: Counters::default(),
+            request: None,
+            applied: None,
+            resumes: None,
+            held: None,
+            time: Timestamp::now(),
+        })
+    }
+
+    /// Copies of the audit stream, when this pipeline is the one that creates it.
+    fn copies(&self) -> u8 {
+        match &self.found.facts.nats {
+            NatsFacts::Reached(server) => validate::copies(None, server),
+            _ => 1,
+        }
+    }
+}
