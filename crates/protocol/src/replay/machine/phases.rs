@@ -113,8 +113,8 @@ fn fencing(facts: &Facts<'_>, record: &Record) -> Turn {
     if let Some(end) = used(facts) {
         return end;
     }
-    if is_withdrawn(facts, record) {
-        return back(record, ReplayPhase::Superseded, TAKEN_OUT);
+    if let Some(back) = withdrawn(facts, record) {
+        return back;
     }
     match &facts.workload {
         // Nobody can say that the old worker is gone, so no time runs.
@@ -133,8 +133,8 @@ fn cursor_created(facts: &Facts<'_>, record: &Record) -> Turn {
     if let Some(done) = seen_in_checkpoint(facts, record) {
         return done;
     }
-    if is_withdrawn(facts, record) {
-        return back(record, ReplayPhase::Superseded, TAKEN_OUT);
+    if let Some(back) = withdrawn(facts, record) {
+        return back;
     }
     match facts.check {
         Check::Outdated(what) => back(record, ReplayPhase::Failed, what),
@@ -220,6 +220,12 @@ fn unless_late(facts: &Facts<'_>, record: &Record, why: &str) -> Turn {
         return Turn::Stay;
     }
     back(record, ReplayPhase::Failed, &format!("{why} in time"))
+}
+
+/// From the fencing on, where there is a way back.
+fn withdrawn(facts: &Facts<'_>, record: &Record) -> Option<Turn> {
+    (record.of.is_some() && is_withdrawn(facts, record))
+        .then(|| back(record, ReplayPhase::Superseded, TAKEN_OUT))
 }
 
 /// Whether the spec asks for something else. What the operator asked for itself never stood there.
