@@ -149,7 +149,7 @@ impl RuleSet {
             .unwrap_or(0)
     }
 
-    /// Whether a correlation has session windows, which go on as long as events keep coming.
+    /// Whether a correlation has session windows: where one begins depends on everything before it.
     #[must_use]
     pub fn has_session_windows(&self) -> bool {
         self.correlations

@@ -15,18 +15,25 @@ use lookback_protocol::alert::{
     self, AlertRecord, EventRef, HistoryEntry, RuleKind, RuleRef, Window,
 };
 use lookback_protocol::audit::{self, AuditKind, AuditRecord};
-use lookback_protocol::checkpoint::{self, Checkpoint, Counters, Gap, Hold, HoldReason, Phase};
+use lookback_protocol::checkpoint::{
+    self, AppliedRequest, Checkpoint, Counters, Gap, Hold, HoldReason, Phase, RequestOutcome,
+    RequestProgress,
+};
 use lookback_protocol::config::{
     self, CommitConfig, CorrelationConfig, Cursor, DeadLettersConfig, Emit, Limits, LogSource,
-    NatsAuth, NatsConfig, Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback,
-    WorkerConfig,
+    NatsAuth, NatsConfig, Refire, Rewind, RuleFileRef, RulesConfig, SourceConfig,
+    TimestampFallback, WorkerConfig,
 };
 use lookback_protocol::consumer::{self, ConsumerMetadata};
 use lookback_protocol::deadletter::{self, Reason};
 use lookback_protocol::ids::{self, EventOrigin, GroupField};
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
-use lookback_protocol::replay::request::RequestId;
+use lookback_protocol::replay::record::{Plan, ReadBack, Record, ReplayPhase, WayBack, Windows};
+use lookback_protocol::replay::request::{
+    Approval, OnTruncated, Outputs, ReplayRequest, ReplayStart, RequestId, StatePolicy, Yes,
+};
+use lookback_protocol::replay::restore::Reason as RestoreReason;
 use lookback_protocol::termination::{ExitReason, TerminationMessage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -224,6 +231,125 @@ fn first_checkpoint() -> Checkpoint {
     }
 }
 
+fn request() -> ReplayRequest {
+    let start = ReplayStart::FromTime(time("2026-02-03T05:05:06+01:00"));
+    ReplayRequest {
+        outputs: Outputs::Tag,
+        on_truncated: OnTruncated::Clamp,
+        approval: Approval::Manual,
+        not_after: Some(time("2026-02-04T00:00:00Z")),
+        ..ReplayRequest::new(Some("rule-fix_1"), start, StatePolicy::Rebuild).unwrap()
+    }
+}
+
+fn plan() -> Plan {
+    Plan {
+        hash: "p-0123456789ab".to_owned(),
+        start: StreamSeq(47_000),
+        start_time: Some(time("2026-02-03T04:05:06.000000001Z")),
+        target: StreamSeq(48_300),
+        messages: 1500,
+        bytes: 1_650_000,
+        eta_seconds: Some(2),
+        position: Some(StreamSeq(48_213)),
+        truncated: true,
+        gap: 1,
+        double_counted: 2,
+        windows: Windows::Rebuilt,
+        reason: RestoreReason::Rebuild.to_string(),
+        groups: 12,
+        read_back: Some(ReadBack {
+            from: StreamSeq(46_800),
+            seconds_needed: 7800,
+            seconds_available: 3600,
+            exact: false,
+            inexact_because: "why".to_owned(),
+        }),
+        known_alerts: Some(7),
+    }
+}
+
+fn record() -> Record {
+    let mut record = requested();
+    record.request = request();
+    record.phase = ReplayPhase::RollingOut;
+    record.message = "the worker is being started".to_owned();
+    record.epoch = Some(Epoch(4));
+    record.of = Some(Epoch(3));
+    record.plan = Some(plan());
+    record.way_back = Some(WayBack {
+        epoch: Epoch(5),
+        to: ReplayPhase::Failed,
+    });
+    record
+}
+
+/// As it is first written.
+fn requested() -> Record {
+    let start = ReplayStart::FromSequence(StreamSeq(4711));
+    Record {
+        request: ReplayRequest::new(None, start, StatePolicy::default()).unwrap(),
+        phase: ReplayPhase::Requested,
+        message: String::new(),
+        requested_at: time("2026-02-03T04:05:06Z"),
+        since: time("2026-02-03T04:05:07Z"),
+        epoch: None,
+        of: None,
+        plan: None,
+        way_back: None,
+        paused: false,
+    }
+}
+
+fn rewind() -> Rewind {
+    Rewind::of(&record()).unwrap()
+}
+
+/// A worker that is about to move its file, one that has, and the operator's way back.
+fn checkpoints_of_a_request() -> [(&'static str, Checkpoint); 3] {
+    let applied = AppliedRequest {
+        epoch: Epoch(3),
+        id: RequestId::new("h-0123456789ab").unwrap(),
+        fingerprint: "h-0123456789ab".to_owned(),
+    };
+    let progress = |outcome| {
+        Some(RequestProgress {
+            id: request().id,
+            outcome,
+        })
+    };
+    let applying = Checkpoint {
+        epoch: Epoch(4),
+        phase: Phase::Applying,
+        request: progress(RequestOutcome::Applying),
+        applied: Some(applied),
+        held: None,
+        ..checkpoint()
+    };
+    let done = Checkpoint {
+        phase: Phase::Started,
+        request: progress(RequestOutcome::Applied),
+        applied: Some(AppliedRequest {
+            epoch: Epoch(4),
+            id: request().id,
+            fingerprint: request().fingerprint,
+        }),
+        ..applying.clone()
+    };
+    let taken_back = Checkpoint {
+        epoch: Epoch(5),
+        phase: Phase::TakenBack,
+        request: None,
+        resumes: Some(Epoch(3)),
+        ..applying.clone()
+    };
+    [
+        ("checkpoint-applying.json", applying),
+        ("checkpoint-applied.json", done),
+        ("checkpoint-taken-back.json", taken_back),
+    ]
+}
+
 fn correlation_alert() -> AlertRecord {
     AlertRecord {
         v: alert::VERSION,
@@ -317,9 +443,51 @@ fn the_worker_config_is_pinned() {
 }
 
 #[test]
+fn what_an_epoch_does_to_the_state_file_is_pinned() {
+    let mut config = worker_config();
+    config.epoch = Epoch(4);
+    config.cursor = Cursor::Rewind(rewind());
+    config.adopt = Some(Owner {
+        cluster: "c0ffee00-5d3a-4e57-9c6f-3f0a4b1d2e3c".to_owned(),
+        pipeline: pipeline(),
+    });
+    assert_pinned("worker-config-rewind.json", &config);
+    config.epoch = Epoch(5);
+    config.cursor = Cursor::Resume { of: Some(Epoch(3)) };
+    config.adopt = None;
+    assert_pinned("worker-config-resume.json", &config);
+}
+
+#[test]
+fn a_worker_is_told_what_was_planned() {
+    let rewind = rewind();
+    let plan = plan();
+    assert_eq!(rewind.request_id, request().id);
+    assert_eq!(rewind.fingerprint, request().fingerprint);
+    assert_eq!((rewind.of, rewind.latest), (Some(Epoch(3)), false));
+    assert_eq!((rewind.start, rewind.target), (plan.start, plan.target));
+    assert_eq!(rewind.read_from, Some(StreamSeq(46_800)));
+    assert_eq!(rewind.plan_hash, plan.hash);
+    assert_eq!(Rewind::of(&requested()), None);
+    let mut latest = record();
+    latest.request.start = ReplayStart::Latest(Yes);
+    assert!(Rewind::of(&latest).unwrap().latest);
+}
+
+/// Stands in the pipeline's status.
+#[test]
+fn the_record_of_a_request_is_pinned() {
+    assert_pinned("replay-record.json", &record());
+    assert_pinned("replay-record-first.json", &requested());
+}
+
+#[test]
 fn the_checkpoint_is_pinned() {
     assert_pinned("checkpoint.json", &checkpoint());
     assert_pinned("checkpoint-first.json", &first_checkpoint());
+    for (file, checkpoint) in checkpoints_of_a_request() {
+        assert_pinned(file, &checkpoint);
+    }
 }
 
 #[test]
@@ -382,11 +550,19 @@ fn the_termination_message_is_pinned() {
 
 #[test]
 fn the_metadata_of_a_consumer_is_pinned() {
-    let metadata = ConsumerMetadata::new(&owner(), Epoch(3), StreamSeq(4711));
-    let map = metadata.to_map();
-    assert_pinned("consumer-metadata.json", &map);
-    let read = ConsumerMetadata::from_map(|key| map.get(key).map(String::as_str));
-    assert_eq!(read, Ok(metadata));
+    let first = ConsumerMetadata::new(&owner(), Epoch(3), StreamSeq(4711));
+    let mut rewound = ConsumerMetadata::new(&owner(), Epoch(4), StreamSeq(4711));
+    rewound.cursor = Cursor::Rewind(rewind());
+    rewound.applied = true;
+    for (file, metadata) in [
+        ("consumer-metadata.json", first),
+        ("consumer-metadata-rewind.json", rewound),
+    ] {
+        let map = metadata.to_map();
+        assert_pinned(file, &map);
+        let read = ConsumerMetadata::from_map(|key| map.get(key).map(String::as_str));
+        assert_eq!(read, Ok(metadata));
+    }
 }
 
 #[test]
@@ -456,7 +632,26 @@ fn words_are_pinned() {
         &json!({
             "exitReasons": exits,
             "exitCodes": exit_codes,
-            "phases": [Phase::Started, Phase::Held, Phase::Drained],
+            "phases": [
+                Phase::Started, Phase::Held, Phase::Drained, Phase::Applying, Phase::TakenBack,
+            ],
+            "requestOutcomes": [
+                RequestOutcome::Applying, RequestOutcome::Applied, RequestOutcome::AlreadyApplied,
+            ],
+            "replayPhases": [
+                ReplayPhase::Requested, ReplayPhase::Planned, ReplayPhase::AwaitingApproval,
+                ReplayPhase::Fencing, ReplayPhase::CursorCreated, ReplayPhase::RollingOut,
+                ReplayPhase::StateApplied, ReplayPhase::CatchingUp, ReplayPhase::Completed,
+                ReplayPhase::Failed, ReplayPhase::Rejected, ReplayPhase::Expired,
+                ReplayPhase::Superseded,
+            ],
+            "statePolicies": [
+                StatePolicy::Auto, StatePolicy::Keep, StatePolicy::Clear, StatePolicy::Rebuild,
+            ],
+            "outputs": [Outputs::Live, Outputs::Tag, Outputs::Suppress],
+            "onTruncated": [OnTruncated::Fail, OnTruncated::Clamp],
+            "approvals": [Approval::Automatic, Approval::Manual],
+            "windows": [Windows::Kept, Windows::Dropped, Windows::Rebuilt],
             "holdReasons": [
                 HoldReason::AlertsFull, HoldReason::DeadLettersFull, HoldReason::StoreUnavailable,
             ],
@@ -492,6 +687,17 @@ fn assert_refuses_version_2<T: Serialize + DeserializeOwned + Debug>(value: &T) 
     newer["v"] = json!(2);
     let error = serde_json::from_value::<T>(newer).unwrap_err().to_string();
     assert!(error.contains("format version 2"), "{error}");
+}
+
+#[test]
+fn latest_may_only_be_true() {
+    let read = |json| serde_json::from_value::<ReplayStart>(json);
+    assert_eq!(
+        read(json!({"latest": true})).unwrap(),
+        ReplayStart::Latest(Yes)
+    );
+    let error = read(json!({"latest": false})).unwrap_err().to_string();
+    assert!(error.contains("may only be true"), "{error}");
 }
 
 #[test]

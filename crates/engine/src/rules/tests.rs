@@ -227,6 +227,29 @@ fn attributes_that_stay_with_their_rule_or_only_document_it_are_taken() {
 }
 
 #[test]
+fn the_longest_chain_is_the_longest_timespan() {
+    let of = |yaml: &str| compile(yaml, &options()).0.longest_chain();
+    let body = |timespan: &str| COUNT.replace("60s", timespan);
+    let counts = detection("a") + &correlation("c", &body("2h")) + &correlation("d", &body("60s"));
+    assert_eq!(of(&counts), 7200);
+    assert_eq!(of(&detection("a")), 0);
+    let chain = counts
+        + &correlation(
+            "e",
+            "type: event_count, rules: [c], timespan: 9h, condition: {gte: 2}",
+        );
+    assert_eq!(of(&chain), 7200, "a chain is left out");
+}
+
+#[test]
+fn session_windows_are_seen() {
+    let plain = detection("a") + &correlation("c", COUNT);
+    assert!(!rules(&plain, &options()).has_session_windows());
+    let session = plain + "rsigma.window: session\nrsigma.gap: 5s\n";
+    assert!(rules(&session, &options()).has_session_windows());
+}
+
+#[test]
 fn a_filter_is_merged_into_the_rules_it_names() {
     let filter = "---\ntitle: Not for bob\nlogsource: {product: windows}\n\
                   filter:\n  rules: [a]\n  f:\n    user: bob\n  condition: not f\n";

@@ -21,7 +21,7 @@ pub struct Facts<'a> {
     pub correlation: &'a CorrelationConfig,
     /// The longest sum of timespans along a chain of correlations, in seconds.
     pub longest_chain_seconds: u64,
-    /// Whether a correlation has session windows, which have no bounded length.
+    /// Whether a correlation has session windows: where one begins depends on everything before it.
     pub session_windows: bool,
     /// Messages a second that the pipeline was seen to read when it was not waiting for them.
     pub rate: Option<u64>,

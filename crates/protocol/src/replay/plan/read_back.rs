@@ -68,7 +68,8 @@ fn exactness(from: StreamSeq, needed: u64, available: u64, facts: &Facts<'_>) ->
             ));
         }
         if facts.session_windows {
-            because.push("session windows may reach back further than any bound".to_owned());
+            because
+                .push("where a session window begins depends on everything before it".to_owned());
         }
         match facts.state {
             None => because.push("no worker has said yet whether events come late".to_owned()),
@@ -77,6 +78,13 @@ fn exactness(from: StreamSeq, needed: u64, available: u64, facts: &Facts<'_>) ->
                 state.late
             )),
             Some(_) => {}
+        }
+        let limit = facts.correlation.limits.groups;
+        if facts.state.is_some_and(|state| state.groups >= limit) {
+            because.push(format!(
+                "there are {limit} groups, as many as the limit allows: which are evicted depends on \
+                 what came before"
+            ));
         }
     }
     ReadBack {

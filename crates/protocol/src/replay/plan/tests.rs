@@ -1,6 +1,7 @@
 //! Plans over a small stream that answers the questions itself.
 
 use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
 
 use super::*;
 use crate::config::{CorrelationConfig, Emit, Limits, Refire, TimestampFallback};
@@ -417,12 +418,17 @@ fn a_rebuild_says_why_it_is_not_exact() {
     );
     assert_eq!(
         read_back.inexact_because,
-        "of the 60 s before the start only 20 s are still in the stream; session windows may reach \
-         back further than any bound; 7 events came later than allowedLateness, so others may be \
-         missing in windows"
+        "of the 60 s before the start only 20 s are still in the stream; where a session window \
+         begins depends on everything before it; 7 events came later than allowedLateness, so others may \
+         be missing in windows"
+    );
+    stream = messages(40, 100).at(60);
+    stream.correlation.limits.groups = 3;
+    assert_eq!(
+        stream.read_back(sequence(70)).inexact_because,
+        "there are 3 groups, as many as the limit allows: which are evicted depends on what came before"
     );
     stream.state = None;
-    stream.sessions = false;
     assert_eq!(
         stream.read_back(sequence(70)).inexact_because,
         "no worker has said yet whether events come late"
@@ -646,4 +652,35 @@ fn a_summary_leaves_out_what_there_is_nothing_to_say_about() {
          40 on, without alerts before the start, not exactly: of the 60 s before the start only 0 s are \
          still in the stream; what was asked for has left the stream"
     );
+}
+
+proptest! {
+    /// Whatever is asked for: what is jumped over, counted twice and read are the messages under the
+    /// filter that a reader of the whole stream would name, and windows that Auto keeps count none
+    /// twice.
+    #[test]
+    fn counts_are_those_of_the_messages(
+        first in 1..30u64, held in 0..30u64, back in 0..60u64, from in 0..62u64,
+        policy in proptest::sample::select(vec![
+            StatePolicy::Auto, StatePolicy::Keep, StatePolicy::Clear, StatePolicy::Rebuild,
+        ]),
+    ) {
+        let last = first + held - 1;
+        let position = last.saturating_sub(back);
+        let stream = messages(first, last).at(position);
+        let start = sequence(from.min(last + 1));
+        let plan = stream.plan(&clamped(start, policy)).unwrap();
+        let number = |range: std::ops::Range<u64>| {
+            stream.ours().filter(|message| range.contains(&message.sequence.0)).count() as u64
+        };
+        let begins = plan.read_back.as_ref().map_or(plan.start, |back| back.from);
+        prop_assert!(begins <= plan.start);
+        prop_assert_eq!(plan.messages, number(begins.0..last + 1));
+        prop_assert_eq!(plan.gap, number(position + 1..plan.start.0));
+        let kept = plan.windows == Windows::Kept;
+        let twice = if kept { number(plan.start.0..position + 1) } else { 0 };
+        prop_assert_eq!(plan.double_counted, twice);
+        prop_assert!(policy != StatePolicy::Auto || twice == 0);
+        prop_assert_eq!(plan.truncated, from < first && first > 1);
+    }
 }
