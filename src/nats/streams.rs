@@ -99,6 +99,18 @@ impl ObservedStream {
         u8::try_from(replicas).ok()
     }
 
+    /// Messages it may hold; `None` for no limit.
+    #[must_use]
+    pub fn max_messages(&self) -> Option<u64> {
+        self.config.get("max_msgs").and_then(Value::as_u64)
+    }
+
+    /// Whether a full stream drops its oldest messages, rather than to refuse new ones.
+    #[must_use]
+    pub fn drops_oldest(&self) -> bool {
+        self.config.get("discard").and_then(Value::as_str) != Some("new")
+    }
+
     /// The owner in its metadata.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {

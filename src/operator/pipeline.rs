@@ -47,7 +47,6 @@ use crate::operator::controller::Context;
 use crate::operator::pipeline::build::names;
 use crate::operator::pipeline::cleanup::Progress;
 use crate::operator::pipeline::dereference::Found;
-use crate::operator::pipeline::problem::Problem;
 use crate::operator::pipeline::replay::execute::{Round, execute};
 use crate::operator::pipeline::replay::ports::Ports;
 use crate::operator::pipeline::replay::{Decided, Done, Outside};
@@ -183,7 +182,7 @@ async fn advance(
         cluster: context.settings.cluster.clone(),
         pipeline: key.clone(),
     };
-    let Decided { decision, problem } = replay::decide(&found, &chosen, &owner, context).await;
+    let Decided { decision, standing } = replay::decide(&found, &chosen, &owner, context).await;
     let mut outside = Outside {
         found: &found,
         chosen: &chosen,
@@ -201,13 +200,13 @@ async fn advance(
         desired,
         applied,
     } = done;
-    let refused: Vec<Problem> = problem.into_iter().chain(applied.problems).collect();
     let status = status::status(&Observation {
         pipeline: &found.pipeline,
         facts: &found.facts,
         validation: &validation,
         desired: desired.as_ref(),
-        refused: &refused,
+        refused: &applied.problems,
+        standing: Some(&standing),
         decision: Some(&decision),
         now: Timestamp::now(),
     });
@@ -264,6 +263,7 @@ async fn end(
         validation: &validation,
         desired: None,
         refused: &[],
+        standing: None,
         decision: None,
         now: Timestamp::now(),
     });

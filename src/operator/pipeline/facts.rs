@@ -139,8 +139,21 @@ pub struct SourceFacts {
     pub subjects: Vec<String>,
     /// How long it keeps a message; `None` for ever.
     pub max_age: Option<jiff::SignedDuration>,
+    /// Messages it holds, and beyond how many it drops the oldest, if it does.
+    pub messages: Fill,
+    /// Bytes it holds, and beyond how many it drops the oldest messages, if it does.
+    pub bytes: Fill,
     /// Copies.
     pub replicas: u64,
+}
+
+/// How full a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// What it holds.
+    pub held: u64,
+    /// Beyond what it drops the oldest messages; `None` when it never does.
+    pub limit: Option<u64>,
 }
 
 /// When a stream lets go of a message.

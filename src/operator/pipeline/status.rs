@@ -5,9 +5,12 @@
 mod conditions;
 mod health;
 mod numbers;
+mod replay;
+mod retention;
 mod worker;
 
 use jiff::{SignedDuration, Timestamp};
+use lookback_protocol::replay::ledger::Standing;
 use lookback_protocol::replay::machine::Decision;
 
 use super::build::Desired;
@@ -37,7 +40,9 @@ pub struct Observation<'a> {
     pub desired: Option<&'a Desired>,
     /// What apply could not do.
     pub refused: &'a [Problem],
-    /// What was decided about epoch and replay; `None` while the pipeline is deleted.
+    /// Where the pipeline stands by its ledgers; not asked while it is deleted.
+    pub standing: Option<&'a Standing>,
+    /// What was decided over the replay; nothing while it is deleted.
     pub decision: Option<&'a Decision>,
     /// Now.
     pub now: Timestamp,
@@ -97,6 +102,7 @@ fn findings(observation: &Observation<'_>) -> Vec<Finding> {
         .cloned()
         .chain(worker::problems(observation))
         .chain(health::problems(observation))
+        .chain(replay::problems(observation))
         .collect();
     ConditionType::ALL
         .into_iter()
@@ -127,12 +133,22 @@ fn phase(observation: &Observation<'_>, findings: &[Finding]) -> Phase {
     };
     let reason = blocker.reason;
     match reason {
+        _ if reason.row().effect < Effect::Stalled && observation.pipeline.spec.suspend => {
+            Phase::Suspended
+        }
         Reason::AlertsFull | Reason::DeadLettersFull | Reason::StoreUnavailable => Phase::Held,
         _ if reason.row().effect == Effect::Stalled => Phase::Stalled,
         Reason::RolloutInProgress => Phase::Starting,
-        _ if reason.row().condition == ConditionType::StateReady => Phase::Starting,
+        _ if is_of_worker(reason.row().condition) => Phase::Starting,
         _ => Phase::Pending,
     }
+}
+
+fn is_of_worker(condition: ConditionType) -> bool {
+    matches!(
+        condition,
+        ConditionType::StateReady | ConditionType::ReplayInProgress
+    )
 }
 
 fn rules(observation: &Observation<'_>, previous: Option<&RulesStatus>) -> RulesStatus {

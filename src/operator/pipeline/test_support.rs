@@ -9,13 +9,14 @@ use lookback_protocol::config::Cursor;
 use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
-use lookback_protocol::replay::machine::Limits;
-use lookback_protocol::replay::machine::Workers;
+use lookback_protocol::replay::machine::{Limits, Workers};
+use lookback_protocol::replay::record::{Plan, Record, ReplayPhase, Windows};
+use lookback_protocol::replay::request::{ReplayRequest, ReplayStart, StatePolicy};
 use lookback_protocol::termination::{ExitReason, TerminationMessage};
 
 use super::build::{self, Desired, build};
 use super::facts::{
-    ConfigMapFact, ConsumerFacts, Dereferenced, NatsFacts, PodFacts, Retention, Running,
+    ConfigMapFact, ConsumerFacts, Dereferenced, Fill, NatsFacts, PodFacts, Retention, Running,
     SecretContent, SecretFact, ServerFacts, Settings, SourceFacts, Stop, StoreFacts, VolumeFacts,
 };
 use super::validate::{self, Compiler, ValidatedPipeline, Validation, needed_secrets, validate};
@@ -183,6 +184,14 @@ pub(crate) fn server() -> ServerFacts {
             last: StreamSeq(500),
             subjects: vec!["events.>".to_owned()],
             max_age: None,
+            messages: Fill {
+                held: 400,
+                limit: None,
+            },
+            bytes: Fill {
+                held: 400_000,
+                limit: None,
+            },
             replicas: 3,
         }),
         alerts: None,
@@ -323,6 +332,40 @@ pub(crate) fn checkpoint(pipeline: &ValidatedPipeline) -> Checkpoint {
         resumes: None,
         held: None,
         time: at("2026-11-21T11:59:59Z"),
+    }
+}
+
+/// A replay from sequence 400 of the fixture's stream, as epoch 2.
+pub(crate) fn record(phase: ReplayPhase) -> Record {
+    let start = ReplayStart::FromSequence(StreamSeq(400));
+    Record {
+        request: ReplayRequest::new(Some("again"), start, StatePolicy::Auto).expect("a valid id"),
+        phase,
+        message: String::new(),
+        requested_at: now(),
+        since: now(),
+        epoch: Some(Epoch(2)),
+        of: Some(EPOCH),
+        plan: Some(Plan {
+            hash: "p-1".to_owned(),
+            start: StreamSeq(400),
+            start_time: Some(at("2026-11-21T11:00:00Z")),
+            target: StreamSeq(500),
+            messages: 101,
+            bytes: 101_000,
+            eta_seconds: Some(1),
+            position: Some(StreamSeq(497)),
+            truncated: false,
+            gap: 0,
+            double_counted: 0,
+            windows: Windows::Dropped,
+            reason: "Backward".to_owned(),
+            groups: 7,
+            read_back: None,
+            known_alerts: None,
+        }),
+        way_back: None,
+        paused: false,
     }
 }
 

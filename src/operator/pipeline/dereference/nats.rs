@@ -21,7 +21,7 @@ use crate::nats::streams::{self, ObservedStream};
 use crate::operator::nats_pool::NatsPool;
 use crate::operator::pipeline::build::PARTITION;
 use crate::operator::pipeline::facts::{
-    ConsumerFacts, NatsFacts, Retention, ServerFacts, SourceFacts, StoreFacts,
+    ConsumerFacts, Fill, NatsFacts, Retention, ServerFacts, SourceFacts, StoreFacts,
 };
 use crate::operator::pipeline::replay;
 use crate::runtime::telemetry::chain;
@@ -135,6 +135,14 @@ fn source_facts(name: &str, stream: &ObservedStream) -> SourceFacts {
         max_age: stream
             .max_age()
             .and_then(|age| SignedDuration::try_from(age).ok()),
+        messages: Fill {
+            held: stream.state.messages,
+            limit: stream.max_messages().filter(|_| stream.drops_oldest()),
+        },
+        bytes: Fill {
+            held: stream.state.bytes,
+            limit: stream.max_bytes().filter(|_| stream.drops_oldest()),
+        },
         replicas: replicas(stream),
     }
 }

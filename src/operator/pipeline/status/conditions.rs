@@ -59,12 +59,17 @@ impl Finding {
 }
 
 /// What keeps the pipeline from being ready, if anything: what someone must end before what ends by
-/// itself. Rules that cannot be used do not, as long as a worker runs others.
+/// itself. Rules that cannot be used do not, as long as a worker runs others, nor does a replay that
+/// is not done, as long as one runs without it.
 pub(super) fn blocker(findings: &[Finding]) -> Option<&Finding> {
     let state_open = findings.iter().any(|it| it.reason == Reason::StateOpen);
     let blocks = |finding: &&Finding| {
-        let rules_only = finding.condition == ConditionType::RulesLoaded && state_open;
-        finding.effect() >= Effect::Waiting && !rules_only
+        let aside = matches!(
+            finding.condition,
+            ConditionType::RulesLoaded | ConditionType::ReplayAccepted
+        );
+        let blocks = finding.effect() >= Effect::Waiting || finding.reason == Reason::Suspended;
+        blocks && !(aside && state_open)
     };
     findings
         .iter()

@@ -1,17 +1,14 @@
 //! What is worth knowing while a pipeline runs: dead letters, events about to expire or gone, clocks,
 //! copies.
 
-use jiff::{SignedDuration, Timestamp};
 use lookback_protocol::checkpoint::Gap;
 
-use super::{Observation, worker};
+use super::{Observation, retention, worker};
 use crate::api::conditions::{ConditionType, Reason};
 use crate::api::pipeline::{ACKNOWLEDGE, TimestampFallback};
-use crate::operator::pipeline::facts::{ServerFacts, SourceFacts};
+use crate::operator::pipeline::facts::ServerFacts;
 use crate::operator::pipeline::problem::Problem;
 
-/// The share of `max_age` that must be left before the next unread event expires.
-const SAFE_SHARE: i32 = 5;
 /// Ranges named in one message.
 const NAMED: usize = 3;
 
@@ -21,7 +18,7 @@ pub(super) fn problems(observation: &Observation<'_>) -> Vec<Problem> {
     [
         server.and_then(parked),
         expired(observation),
-        server.and_then(|server| expiring(observation, server)),
+        server.and_then(|server| retention::expiring(observation, server)),
         wall_clock(observation),
         server.and_then(at_risk),
     ]
@@ -119,32 +116,6 @@ fn range(gap: &Gap) -> String {
         ""
     };
     format!("{}..{}{possible}", gap.from, gap.to)
-}
-
-/// The next unread event is no older than the last one applied.
-fn expiring(observation: &Observation<'_>, server: &ServerFacts) -> Option<Problem> {
-    let SourceFacts {
-        max_age, identity, ..
-    } = server.source.as_ref()?;
-    let behind = server
-        .consumer
-        .as_ref()
-        .is_some_and(|consumer| consumer.pending > 0);
-    let applied = worker::checkpoint(observation)?.position.published?;
-    (behind && is_short(applied, (*max_age)?, observation.now)).then(|| {
-        Problem::new(
-            Reason::RetentionLow,
-            format!(
-                "events of stream {} that are not read yet expire within a fifth of its max_age: give the worker more CPU, or raise max_age",
-                identity.name
-            ),
-        )
-    })
-}
-
-fn is_short(applied: Timestamp, max_age: SignedDuration, now: Timestamp) -> bool {
-    let left = max_age - now.duration_since(applied);
-    left < max_age / SAFE_SHARE
 }
 
 fn wall_clock(observation: &Observation<'_>) -> Option<Problem> {

@@ -17,22 +17,37 @@ use crate::operator::pipeline::test_support::{
 };
 
 /// The status of `pipeline` in an outside that differs from the running one by `change`.
-fn status_of(
+pub(super) fn status_of(
     pipeline: &DetectionPipeline,
     now: Timestamp,
     change: impl FnOnce(&mut Dereferenced),
 ) -> DetectionPipelineStatus {
+    status_by(pipeline, now, change, None, None)
+}
+
+/// The same, with what was decided over the replay.
+pub(super) fn status_by(
+    pipeline: &DetectionPipeline,
+    now: Timestamp,
+    change: impl FnOnce(&mut Dereferenced),
+    standing: Option<&Standing>,
+    decision: Option<&Decision>,
+) -> DetectionPipelineStatus {
     let mut facts = running_facts(pipeline);
     change(&mut facts);
     let validation = validation(pipeline, &facts);
-    let desired = validation.pipeline.as_ref().map(build);
+    let mut desired = validation.pipeline.as_ref().map(build);
+    if let Some(desired) = desired.as_mut().filter(|_| pipeline.spec.suspend) {
+        desired.stateful_set.spec.as_mut().unwrap().replicas = Some(0);
+    }
     status(&Observation {
         pipeline,
         facts: &facts,
         validation: &validation,
         desired: desired.as_ref(),
         refused: &[],
-        decision: None,
+        standing,
+        decision,
         now,
     })
 }
@@ -41,7 +56,7 @@ fn status_when(change: impl FnOnce(&mut Dereferenced)) -> DetectionPipelineStatu
     status_of(&pipeline(MINIMAL), now(), change)
 }
 
-fn condition(status: &DetectionPipelineStatus, wanted: ConditionType) -> &Condition {
+pub(super) fn condition(status: &DetectionPipelineStatus, wanted: ConditionType) -> &Condition {
     let mut conditions = status.conditions.iter();
     conditions
         .find(|it| it.r#type == wanted.to_string())
@@ -49,12 +64,15 @@ fn condition(status: &DetectionPipelineStatus, wanted: ConditionType) -> &Condit
 }
 
 /// (status, reason) of a condition.
-fn on(status: &DetectionPipelineStatus, wanted: ConditionType) -> (ConditionStatus, &str) {
+pub(super) fn on(
+    status: &DetectionPipelineStatus,
+    wanted: ConditionType,
+) -> (ConditionStatus, &str) {
     let condition = condition(status, wanted);
     (condition.status, condition.reason.as_str())
 }
 
-fn checkpoint(facts: &mut Dereferenced, change: impl FnOnce(&mut Checkpoint)) {
+pub(super) fn checkpoint(facts: &mut Dereferenced, change: impl FnOnce(&mut Checkpoint)) {
     with_server(facts, |server| {
         change(server.checkpoint.as_mut().unwrap().as_mut().unwrap());
     });
@@ -248,6 +266,7 @@ fn a_pipeline_without_its_config_map_stalls_until_it_is_created() {
         validation: &validation,
         desired: None,
         refused: &[],
+        standing: None,
         decision: None,
         now: now(),
     });
@@ -298,6 +317,7 @@ fn what_apply_could_not_do_is_said() {
         validation: &validation,
         desired: None,
         refused: &refused,
+        standing: None,
         decision: None,
         now: now(),
     });
@@ -340,33 +360,6 @@ fn events_expired_unread_are_shown_until_they_are_acknowledged() {
     pipeline.metadata.annotations = Some([annotation].into());
     let acknowledged = status_of(&pipeline, now(), gap);
     assert_eq!(on(&acknowledged, RetentionSafe), (True, "EventsRetained"));
-}
-
-#[test]
-fn unread_events_in_the_last_fifth_of_their_age_are_a_warning() {
-    let status = status_when(|facts| {
-        with_server(facts, |server| {
-            server.source.as_mut().unwrap().max_age = Some(SignedDuration::from_hours(1));
-        });
-        checkpoint(facts, |it| {
-            it.position.published = Some(at("2026-11-21T11:10:00Z"));
-        });
-    });
-    assert_eq!(on(&status, RetentionSafe), (False, "RetentionLow"));
-}
-
-#[test]
-fn a_worker_that_has_read_everything_loses_nothing_to_age() {
-    let status = status_when(|facts| {
-        with_server(facts, |server| {
-            server.source.as_mut().unwrap().max_age = Some(SignedDuration::from_hours(1));
-            server.consumer.as_mut().unwrap().pending = 0;
-        });
-        checkpoint(facts, |it| {
-            it.position.published = Some(at("2026-11-20T00:00:00Z"));
-        });
-    });
-    assert_eq!(on(&status, RetentionSafe), (True, "EventsRetained"));
 }
 
 #[test]

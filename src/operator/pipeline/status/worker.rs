@@ -21,8 +21,10 @@ pub(super) fn checkpoint<'a>(observation: &Observation<'a>) -> Option<&'a Checkp
 /// What is wrong with the worker.
 pub(super) fn problems(observation: &Observation<'_>) -> Vec<Problem> {
     let mut problems: Vec<Problem> = unreadable_checkpoint(observation).into_iter().collect();
-    problems.extend(rollout(observation));
-    problems.extend(volumes(observation));
+    if !is_to_stop(observation) {
+        problems.extend(rollout(observation));
+        problems.extend(volumes(observation));
+    }
     let pods = observation
         .facts
         .pods
@@ -37,10 +39,32 @@ pub(super) fn problems(observation: &Observation<'_>) -> Vec<Problem> {
     problems
 }
 
+/// Whether no worker is wanted.
+pub(super) fn is_to_stop(observation: &Observation<'_>) -> bool {
+    let existing = observation.facts.stateful_set.as_ref();
+    let desired = observation.desired.map(|desired| &desired.stateful_set);
+    let set = desired.or(existing).and_then(|set| set.spec.as_ref());
+    set.is_some_and(|set| set.replicas == Some(0))
+}
+
+/// Whether the StatefulSet's controller knows that no worker is wanted. Until then it may make a pod
+/// that is not there yet.
+pub(super) fn is_stopped(observation: &Observation<'_>) -> bool {
+    let Some(set) = &observation.facts.stateful_set else {
+        return observation.desired.is_none() || is_to_stop(observation);
+    };
+    let status = set.status.as_ref();
+    let seen = status.and_then(|it| it.observed_generation) == set.metadata.generation;
+    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
+    seen && wanted == Some(0) && status.is_some_and(|status| status.replicas == 0)
+}
+
 /// `StateReady` when nothing is wrong with the worker.
 pub(super) fn state(observation: &Observation<'_>) -> Problem {
     let reason = if observation.worker_is_ready() || hold(observation).is_some() {
         Reason::StateOpen
+    } else if is_to_stop(observation) {
+        Reason::WorkerStopped
     } else if observation.facts.stateful_set.is_some() || observation.desired.is_some() {
         Reason::WorkerStarting
     } else {
@@ -165,6 +189,7 @@ fn of_stop(pod: &PodFacts, stop: &Stop, observation: &Observation<'_>) -> Option
 fn hold(observation: &Observation<'_>) -> Option<Problem> {
     let checkpoint = checkpoint(observation)?;
     let held = checkpoint.held.as_ref()?;
-    (checkpoint.phase == Phase::Held)
+    let speaks = !is_to_stop(observation) || !observation.facts.pods.is_empty();
+    (checkpoint.phase == Phase::Held && speaks)
         .then(|| Problem::new(Reason::of_hold(held.reason), held.message.clone()))
 }
