@@ -12,7 +12,8 @@
 //! - `identity`: whose file it is, and how a start takes it over.
 //! - `meta`: position, what is published beyond it, counters, gaps, PubAcks.
 //! - `windows`: one row for each group; only changed groups are written.
-//! - `lineage`: which rules and filter were applied from which sequence on.
+//! - `ledger`: every request that moved the file.
+//! - `lineage`: which rules and filter were applied to which sequences.
 //! - `attempts`: starts without progress, and events in flight when the process died.
 //! - `digest`: the digest of a file that no worker has open.
 //!
@@ -22,6 +23,7 @@ mod attempts;
 mod digest;
 mod error;
 mod identity;
+mod ledger;
 mod lineage;
 mod meta;
 #[cfg(test)]
@@ -38,14 +40,17 @@ use lookback_engine::{Changes, GroupRow};
 use lookback_protocol::checkpoint::{Counters, Gap};
 use lookback_protocol::names::Owner;
 use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
-use lookback_protocol::start::{Begin, FileFacts};
+use lookback_protocol::replay::record::Windows;
+use lookback_protocol::start::{Apply, Begin, FileFacts};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 pub use digest::{DigestError, FileDigest, digest};
 pub use error::{OpenError, StateError};
+pub use ledger::LedgerRow;
 pub use lineage::Segment;
 
 use error::During;
+use lineage::Entry;
 
 /// An open state file, and the only writer of it.
 ///
@@ -62,6 +67,8 @@ pub struct StateFile {
 pub struct Identity {
     /// Whose file it is.
     pub owner: Owner,
+    /// Whose file may become `owner`'s.
+    pub adopt: Option<Owner>,
     /// Which partition's.
     pub partition: u32,
     /// The source stream, and which incarnation of it.
@@ -112,16 +119,57 @@ impl StateFile {
     }
 
     /// Writes down what a start decided, in one transaction: the identity (the first time) or the
-    /// epoch, `published_through` raised, the gap added to those known, and a new segment of the lineage when
-    /// epoch, filter or engine digest are not those of the last one. Doing it again changes nothing.
+    /// owner and epoch, `published_through` raised, the gap added to those known, and a new segment of
+    /// the lineage when epoch, filter or engine digest are not those of the last one. Doing it again
+    /// changes nothing.
     ///
     /// # Errors
     /// [`StateError::Refused`] when the file is another owner's, partition's or stream's, of a later
     /// epoch, or at another position than `begin` says.
     pub fn begin(&mut self, identity: &Identity, begin: &Begin) -> Result<(), StateError> {
+        let position = begin.position.sequence;
         self.write(|transaction| {
             identity::begin(transaction, identity, begin)?;
-            lineage::enter(transaction, identity, begin.position.sequence.next())?;
+            let entry = Entry {
+                before: Some(position),
+                start: position.next(),
+                dropped: false,
+            };
+            lineage::enter(transaction, identity, entry)?;
+            windows::forget_empty_correlations(transaction)
+        })
+    }
+
+    /// Moves the file as a request asks, in one transaction: windows kept or dropped, its row in the
+    /// ledger, owner, epoch, stream and position, a new segment of the lineage. Counters and PubAcks
+    /// stay. When it returns, all of it is on the disk.
+    ///
+    /// # Errors
+    /// [`StateError::Refused`] when the file is another owner's or partition's, or of this epoch or a
+    /// later one; [`StateError::Io`] when its ledger holds the request.
+    pub fn apply(&mut self, identity: &Identity, apply: &Apply) -> Result<(), StateError> {
+        self.write(|transaction| {
+            let before = identity::rewind(transaction, identity, apply)?;
+            let dropped = match apply.windows {
+                Windows::Kept => false,
+                Windows::Dropped | Windows::Rebuilt => {
+                    windows::drop_all(transaction)?;
+                    meta::forget_gaps(transaction)?;
+                    before.is_some()
+                }
+            };
+            if let Some(gap) = &apply.begin.gap {
+                meta::append_gap(transaction, gap)?;
+            }
+            attempts::forget(transaction)?;
+            ledger::append(transaction, identity.epoch, apply)?;
+            let start = apply.begin.position.sequence.next();
+            let entry = Entry {
+                before,
+                start,
+                dropped,
+            };
+            lineage::enter(transaction, identity, entry)?;
             windows::forget_empty_correlations(transaction)
         })
     }
@@ -186,6 +234,14 @@ impl StateFile {
     /// [`StateError`] when the file cannot be read.
     pub fn lineage(&self) -> Result<Vec<Segment>, StateError> {
         lineage::read(&self.connection)
+    }
+
+    /// Every request that moved the file, oldest first.
+    ///
+    /// # Errors
+    /// [`StateError`] when the file cannot be read.
+    pub fn ledger(&self) -> Result<Vec<LedgerRow>, StateError> {
+        ledger::read(&self.connection)
     }
 
     /// Counts this start, and, when the last process died with an event in flight, that death. Call

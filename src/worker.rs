@@ -7,6 +7,7 @@
 //! - [`ports`]: everything the loop knows of the outside.
 //! - [`metrics`]: what is counted.
 //! - `start`: rules, state file, decision, taking the partition over.
+//! - `apply`: moving the state file as a request asks.
 //! - `observe`: what the start decision looks at, also each time the consumer is positioned.
 //! - `fence`: the checkpoint by compare-and-swap.
 //! - `rewind`: positioning the consumer behind the file, and proving it.
@@ -52,6 +53,7 @@ pub mod ports;
 pub mod process;
 pub mod run;
 
+mod apply;
 mod batch;
 mod commit;
 mod expired;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use lookback_protocol::consumer::APPLIED_KEY;
 use lookback_protocol::names::PipelineKey;
 use lookback_protocol::position::{Epoch, StreamSeq};
 use serde::Deserialize;
@@ -47,6 +48,7 @@ impl ObservedConsumer {
             delivered_consumer: self.delivered.consumer_seq,
             delivered: StreamSeq(self.delivered.stream_seq),
             pending: self.num_pending,
+            applied: self.metadata(APPLIED_KEY) == Some("true"),
         }
     }
 

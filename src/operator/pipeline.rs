@@ -47,6 +47,7 @@ use crate::operator::controller::Context;
 use crate::operator::pipeline::build::names;
 use crate::operator::pipeline::cleanup::Progress;
 use crate::operator::pipeline::dereference::Found;
+use crate::operator::pipeline::problem::Problem;
 use crate::operator::pipeline::replay::execute::{Round, execute};
 use crate::operator::pipeline::replay::ports::Ports;
 use crate::operator::pipeline::replay::{Decided, Done, Outside};
@@ -182,7 +183,7 @@ async fn advance(
         cluster: context.settings.cluster.clone(),
         pipeline: key.clone(),
     };
-    let Decided { decision, standing } = replay::decide(&found, &chosen, &owner, context).await;
+    let Decided { decision, problem } = replay::decide(&found, &chosen, &owner, context).await;
     let mut outside = Outside {
         found: &found,
         chosen: &chosen,
@@ -200,16 +201,18 @@ async fn advance(
         desired,
         applied,
     } = done;
-    let status = status::status(&Observation {
+    let refused: Vec<Problem> = problem.into_iter().chain(applied.problems).collect();
+    let observation = Observation {
         pipeline: &found.pipeline,
         facts: &found.facts,
         validation: &validation,
         desired: desired.as_ref(),
-        refused: &applied.problems,
-        standing: Some(&standing),
+        refused: &refused,
         decision: Some(&decision),
         now: Timestamp::now(),
-    });
+    };
+    let status = status::status(&observation);
+    context.metrics.show(key, status::horizon(&observation));
     let pace = &context.pace;
     let wait = match status.phase {
         Some(Phase::Running) => pace.resync,
@@ -237,6 +240,7 @@ async fn end(
     key: &PipelineKey,
     context: &Context,
 ) -> Result<Action, Error> {
+    context.metrics.forget(key.namespace(), key.name());
     let Some(finalizers) = finalizer::without(pipeline) else {
         return Ok(Action::await_change());
     };
@@ -263,7 +267,6 @@ async fn end(
         validation: &validation,
         desired: None,
         refused: &[],
-        standing: None,
         decision: None,
         now: Timestamp::now(),
     });

@@ -52,6 +52,15 @@ pub(super) fn settle(transaction: &Transaction<'_>, position: StreamSeq) -> Resu
     Ok(())
 }
 
+/// Forgets everything: deaths were counted on the way that was left.
+pub(super) fn forget(transaction: &Transaction<'_>) -> Result<(), StateError> {
+    transaction
+        .execute("DELETE FROM deaths", [])
+        .and_then(|_| transaction.execute("DELETE FROM attempts", []))
+        .during("forget attempts")?;
+    Ok(())
+}
+
 fn count_start(transaction: &Transaction<'_>) -> rusqlite::Result<u32> {
     let position: Option<u64> = transaction
         .query_row("SELECT position FROM meta", [], |row| row.get(0))

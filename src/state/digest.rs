@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use lookback_protocol::position::{Position, StreamIdentity};
+use lookback_protocol::position::{Position, StreamIdentity, StreamSeq};
 use serde::{Deserialize, Serialize};
 
 use super::error::{OpenError, StateError};
-use super::{Segment, identity, lineage, schema, windows};
+use super::{LedgerRow, Segment, identity, ledger, lineage, schema, windows};
 
 /// What a state file amounts to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,8 +21,11 @@ pub struct FileDigest {
     /// How many groups hold a window.
     pub groups: u64,
     /// What was applied under which rules, oldest first; not the rules under which nothing was, for
-    /// the windows know nothing of them.
+    /// the windows know nothing of them, unless they were dropped on the way there.
     pub lineage: Vec<Segment>,
+    /// Every request that moved it, oldest first.
+    #[serde(default)]
+    pub ledger: Vec<LedgerRow>,
 }
 
 /// Why a file has no digest.
@@ -51,12 +54,30 @@ pub fn digest(path: &Path) -> Result<FileDigest, DigestError> {
     let state = identity::state(&connection)?.ok_or_else(empty)?;
     let rows = windows::read(&connection)?;
     let mut lineage = lineage::read(&connection)?;
-    lineage.retain(|segment| segment.start <= state.position.sequence);
+    if leaves_no_trace(&lineage, state.position.sequence) {
+        lineage.pop();
+        if let Some(current) = lineage.last_mut() {
+            current.last = None;
+        }
+    }
     Ok(FileDigest {
         stream: state.stream,
         position: state.position,
         groups: rows.len() as u64,
         state_digest: lookback_engine::state_digest(rows),
         lineage,
+        ledger: ledger::read(&connection)?,
     })
+}
+
+/// Whether nothing was applied under the current segment, which only goes on where the one before it
+/// ended, with its windows.
+fn leaves_no_trace(lineage: &[Segment], position: StreamSeq) -> bool {
+    let Some((current, before)) = lineage.split_last() else {
+        return false;
+    };
+    let adjoins = before
+        .last()
+        .is_none_or(|before| before.last == Some(current.start.previous()));
+    current.start > position && adjoins && !current.dropped
 }

@@ -2,11 +2,12 @@
 
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
-use lookback_protocol::start::{Begin, FileFacts, FileState};
+use lookback_protocol::start::{Apply, Begin, FileFacts, FileState};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::error::{During, StateError};
-use super::{Identity, meta};
+use super::ledger::LedgerRow;
+use super::{Identity, ledger, meta};
 
 pub(super) fn facts(connection: &Connection) -> Result<FileFacts, StateError> {
     match state(connection)? {
@@ -17,6 +18,7 @@ pub(super) fn facts(connection: &Connection) -> Result<FileFacts, StateError> {
 
 pub(super) fn state(connection: &Connection) -> Result<Option<FileState>, StateError> {
     let gaps = meta::gaps(connection)?;
+    let ledger = ledger::read(connection)?;
     connection
         .prepare_cached(
             "SELECT cluster, namespace, name, partition, stream, stream_created, epoch,
@@ -36,6 +38,8 @@ pub(super) fn state(connection: &Connection) -> Result<Option<FileState>, StateE
                         position: meta::position_of(row)?,
                         published_through: StreamSeq(row.get("published_through")?),
                         gaps,
+                        output: ledger.last().map(LedgerRow::output).unwrap_or_default(),
+                        ledger: ledger.iter().map(LedgerRow::applied).collect(),
                     })
                 })
                 .optional()
@@ -52,15 +56,9 @@ pub(super) fn begin(
     match state(transaction)? {
         None => insert(transaction, identity, begin.position).during(OPERATION)?,
         Some(found) => {
-            if let Some(reason) = mismatch(&found, identity, begin) {
-                return Err(StateError::Refused {
-                    operation: OPERATION,
-                    reason,
-                });
-            }
-            transaction
-                .execute("UPDATE meta SET epoch = ?1", [identity.epoch.0])
-                .during(OPERATION)?;
+            let reason = mismatch(&found, identity).or_else(|| elsewhere(&found, identity, begin));
+            refuse(OPERATION, reason)?;
+            take_over(transaction, identity).during(OPERATION)?;
         }
     }
     meta::raise_published_through(transaction, begin.published_through)?;
@@ -68,6 +66,63 @@ pub(super) fn begin(
         meta::append_gap(transaction, gap)?;
     }
     Ok(())
+}
+
+/// Binds the file to the stream and the place that a request names. Gives where it stood before.
+pub(super) fn rewind(
+    transaction: &Transaction<'_>,
+    identity: &Identity,
+    apply: &Apply,
+) -> Result<Option<StreamSeq>, StateError> {
+    const OPERATION: &str = "apply a request";
+    let Begin {
+        position,
+        published_through,
+        gap: _,
+    } = &apply.begin;
+    let found = state(transaction)?;
+    match &found {
+        None => insert(transaction, identity, *position).during(OPERATION)?,
+        Some(found) => {
+            let reason = mismatch(found, identity).or_else(|| applied(found, identity));
+            refuse(OPERATION, reason)?;
+            take_over(transaction, identity).during(OPERATION)?;
+        }
+    }
+    transaction
+        .execute(
+            "UPDATE meta SET stream = ?1, stream_created = ?2, position = ?3, published = NULL,
+               published_through = ?4",
+            params![
+                identity.stream.name,
+                identity.stream.created.to_string(),
+                position.sequence.0,
+                published_through.0,
+            ],
+        )
+        .during(OPERATION)?;
+    Ok(found.map(|found| found.position.sequence))
+}
+
+fn take_over(transaction: &Transaction<'_>, identity: &Identity) -> rusqlite::Result<()> {
+    let Owner { cluster, pipeline } = &identity.owner;
+    transaction.execute(
+        "UPDATE meta SET cluster = ?1, namespace = ?2, name = ?3, epoch = ?4",
+        params![
+            cluster,
+            pipeline.namespace(),
+            pipeline.name(),
+            identity.epoch.0
+        ],
+    )?;
+    Ok(())
+}
+
+fn refuse(operation: &'static str, reason: Option<String>) -> Result<(), StateError> {
+    match reason {
+        Some(reason) => Err(StateError::Refused { operation, reason }),
+        None => Ok(()),
+    }
 }
 
 fn insert(
@@ -96,23 +151,24 @@ fn insert(
 }
 
 /// The start decision has refused these already; a file is never handed over by mistake.
-fn mismatch(found: &FileState, identity: &Identity, begin: &Begin) -> Option<String> {
-    let Identity {
-        owner,
-        partition,
-        stream,
-        epoch,
-        engine_digest: _,
-        filter: _,
-    } = identity;
-    if (&found.owner, &found.partition, &found.stream) != (owner, partition, stream) {
+fn mismatch(found: &FileState, identity: &Identity) -> Option<String> {
+    let ours = [Some(&identity.owner), identity.adopt.as_ref()].contains(&Some(&found.owner));
+    if !ours || found.partition != identity.partition {
         return Some(format!(
-            "it belongs to {} partition {} and stream {} created {}",
-            found.owner, found.partition, found.stream.name, found.stream.created
+            "it belongs to {} partition {}",
+            found.owner, found.partition
         ));
     }
-    if found.epoch > *epoch {
-        return Some(format!("it is of epoch {}, not {epoch}", found.epoch));
+    (found.epoch > identity.epoch)
+        .then(|| format!("it is of epoch {}, not {}", found.epoch, identity.epoch))
+}
+
+fn elsewhere(found: &FileState, identity: &Identity, begin: &Begin) -> Option<String> {
+    if found.stream != identity.stream {
+        return Some(format!(
+            "it was made from stream {} created {}",
+            found.stream.name, found.stream.created
+        ));
     }
     (found.position != begin.position).then(|| {
         format!(
@@ -120,6 +176,11 @@ fn mismatch(found: &FileState, identity: &Identity, begin: &Begin) -> Option<Str
             found.position.sequence, begin.position.sequence
         )
     })
+}
+
+/// A request begins an epoch, so a file of that epoch was moved by it already.
+fn applied(found: &FileState, identity: &Identity) -> Option<String> {
+    (found.epoch == identity.epoch).then(|| format!("it is of epoch {} already", found.epoch))
 }
 
 fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {

@@ -136,6 +136,14 @@ pub(super) fn append_gap(transaction: &Transaction<'_>, gap: &Gap) -> Result<(),
         .during("append a gap")
 }
 
+/// Ranges of a cursor that was left say nothing about the one that begins.
+pub(super) fn forget_gaps(transaction: &Transaction<'_>) -> Result<(), StateError> {
+    transaction
+        .execute("DELETE FROM gaps", [])
+        .during("forget the gaps")?;
+    Ok(())
+}
+
 pub(super) fn acknowledged(connection: &Connection) -> Result<BTreeMap<String, u64>, StateError> {
     connection
         .prepare_cached("SELECT stream, acknowledged FROM stores")

@@ -14,9 +14,10 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::error::{Kind, OpenError, kind};
 
 /// Times are RFC 3339 text with nanoseconds. Invariants that SQLite cannot hold:
-/// - `meta` has one row from the first start decision on. `position` only grows; `published` is NULL
-///   until the first commit and then the time of the message at `position`; `published_through` only
-///   grows. Position, windows, counters and PubAcks move in one transaction.
+/// - `meta` has one row from the first start decision on. `position` only grows between two requests;
+///   `published` is NULL until the first commit under the epoch that began or moved the file, and then
+///   the time of the message at `position`; `published_through` only grows as long as the stream is the
+///   same. Position, windows, counters and PubAcks move in one transaction.
 /// - `gaps` do not touch each other, and there are at most a hundred.
 /// - `groups` is what the engine holds after applying every event up to `position`, under the rules
 ///   of the last segment of `lineage`. A correlation is known by its fingerprint, stored once.
@@ -24,8 +25,8 @@ use super::error::{Kind, OpenError, kind};
 ///   under it. `start` is the first sequence it covers; `filter` is a sorted JSON array of subjects.
 /// - `attempts` has one row from the first start on: `tries` starts in a row found `position`;
 ///   `in_flight` is the event being applied, written before that. `deaths` counts processes that
-///   died with that event in flight, for events beyond `position` only.
-const V1: &str = "
+///   died with that event in flight, for events beyond `position` only; a move forgets them.
+pub(super) const V1: &str = "
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   cluster TEXT NOT NULL,
@@ -83,23 +84,52 @@ CREATE TABLE deaths (
   deaths INTEGER NOT NULL
 ) STRICT;
 ";
+/// Requests that moved the file:
+/// - `ledger` has a row for each request that was ever applied, in the order of their epochs; it is
+///   written in the transaction that moves the file, and never changed. `start` is the first sequence
+///   with alerts, `read_from` the first one read when that is an earlier one.
+/// - `lineage.last` is the last sequence applied under a segment, NULL for the current one; `rewind` is
+///   the request in force under it, NULL before the first; `dropped` says that the windows were empty
+///   when it began although there were segments before it.
+const V2: &str = "
+CREATE TABLE ledger (
+  id INTEGER PRIMARY KEY,
+  request TEXT NOT NULL UNIQUE,
+  fingerprint TEXT NOT NULL,
+  epoch INTEGER NOT NULL,
+  state_policy TEXT NOT NULL,
+  start INTEGER NOT NULL,
+  read_from INTEGER,
+  windows TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  outputs TEXT NOT NULL,
+  target INTEGER NOT NULL,
+  plan_hash TEXT NOT NULL
+) STRICT;
+ALTER TABLE lineage ADD COLUMN last INTEGER;
+ALTER TABLE lineage ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE lineage ADD COLUMN rewind INTEGER REFERENCES ledger (id);
+UPDATE lineage SET last =
+  (SELECT next.start - 1 FROM lineage AS next WHERE next.id > lineage.id ORDER BY next.id LIMIT 1);
+";
 /// Every table of the newest schema.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "attempts",
     "correlations",
     "deaths",
     "gaps",
     "groups",
+    "ledger",
     "lineage",
     "meta",
     "stores",
 ];
 /// What brings a file from each schema to the next.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
 /// The newest schema this build knows.
 pub(super) const SUPPORTED: u32 = MIGRATIONS.len() as u32;
 /// "LkBk": tells a state file from any other SQLite database.
-const APPLICATION_ID: u32 = 0x4c6b_426b;
+pub(super) const APPLICATION_ID: u32 = 0x4c6b_426b;
 /// Pages of WAL, 16 MiB, after which a commit also copies them into the main file. A group that
 /// changes in every batch is then copied once for many commits; opening after a crash reads at most
 /// about this much. A second connection could copy off the commit path, but the exclusive lock

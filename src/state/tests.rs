@@ -7,12 +7,15 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod rewind;
+
 pub(super) fn identity() -> Identity {
     Identity {
         owner: Owner {
             cluster: "c1".to_owned(),
             pipeline: PipelineKey::new("prod", "edr").unwrap(),
         },
+        adopt: None,
         partition: 0,
         stream: StreamIdentity {
             name: "EVENTS".to_owned(),
@@ -653,7 +656,7 @@ fn a_file_of_a_newer_schema_is_refused_and_left_as_it_is() {
             result,
             Err(OpenError::NewerSchema {
                 found: 7,
-                supported: 1
+                supported: 2
             })
         ),
         "{result:?}"

@@ -37,6 +37,13 @@ pub(super) fn write(transaction: &Transaction<'_>, changes: &Changes) -> Result<
         .during("write the windows")
 }
 
+pub(super) fn drop_all(transaction: &Transaction<'_>) -> Result<(), StateError> {
+    transaction
+        .execute("DELETE FROM groups", [])
+        .during("drop the windows")?;
+    Ok(())
+}
+
 /// A correlation that no rule set in use holds any more has lost its groups by deletes.
 pub(super) fn forget_empty_correlations(transaction: &Transaction<'_>) -> Result<(), StateError> {
     transaction

@@ -47,6 +47,8 @@ pub(super) struct Applied {
     pub(super) matches: u64,
     /// Alerts, in the order of their events.
     pub(super) alerts: Vec<AlertRecord>,
+    /// How many alerts are not to be stored.
+    pub(super) suppressed: u64,
     /// Events that could not be applied.
     pub(super) dead_letters: Vec<DeadLetter>,
     /// The windows that changed.
@@ -117,7 +119,7 @@ impl Engine {
     ) -> Applied {
         let letter = self.scribe.dead_letter(delivery, reason, error, attempts);
         let mut applied = Applied::up_to(delivery, 1);
-        applied.dead_letters.push(letter);
+        applied.dead_letters.extend(letter);
         applied.changes = self.correlator.take_changes();
         applied
     }
@@ -136,14 +138,16 @@ impl Engine {
                             received,
                         };
                         let alerts = self.correlator.apply(at, &event, &matches);
-                        let records = alerts
-                            .into_iter()
-                            .map(|alert| self.scribe.alert(delivery, alert));
-                        applied.alerts.extend(records);
+                        for alert in alerts {
+                            match self.scribe.alert(delivery, alert) {
+                                Some(record) => applied.alerts.push(record),
+                                None => applied.suppressed += 1,
+                            }
+                        }
                     }
                     Err(DecodeError { reason, message }) => {
                         let letter = self.scribe.dead_letter(delivery, reason, &message, 1);
-                        applied.dead_letters.push(letter);
+                        applied.dead_letters.extend(letter);
                     }
                 }
             }
@@ -165,6 +169,7 @@ impl Applied {
             events: events as u64,
             matches: 0,
             alerts: Vec::new(),
+            suppressed: 0,
             dead_letters: Vec::new(),
             changes: Changes::default(),
         }

@@ -13,6 +13,7 @@ use crate::runtime::telemetry::chain;
 use crate::state::Commit;
 
 use super::batch::Applied;
+use super::metrics::{AlertLabels, AlertOutcome};
 use super::output::{Acknowledged, Pending, Tally};
 use super::patience::SILENCE;
 use super::ports::{Checkpoints, Log, Outbox};
@@ -122,6 +123,13 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         let metrics = &self.metrics;
         metrics.events.inc_by(applied.events);
         metrics.matches.inc_by(applied.matches);
+        if applied.suppressed > 0 {
+            let outcome = AlertOutcome::Suppressed;
+            metrics
+                .alerts
+                .get_or_create(&AlertLabels { outcome })
+                .inc_by(applied.suppressed);
+        }
         metrics.late.inc_by(applied.changes.late);
         metrics.skewed.inc_by(applied.changes.skewed);
         metrics.position.set(gauge(applied.position.sequence.0));
@@ -137,6 +145,8 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         Ok(Checkpoint {
             v: checkpoint::VERSION,
             incarnation: self.fence.incarnation().to_owned(),
+            request: file.progress(&self.config.cursor, file.epoch),
+            applied: file.ledger.last().cloned(),
             owner: file.owner,
             epoch: file.epoch,
             phase,
@@ -147,8 +157,6 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             groups: self.engine.groups(),
             gaps: file.gaps,
             counters: self.file.counters()?,
-            request: None,
-            applied: None,
             resumes: None,
             held,
             time: (self.clock)(),

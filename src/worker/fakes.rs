@@ -17,8 +17,8 @@ use lookback_protocol::config::{
     NatsConfig, Refire, RuleFileRef, RulesConfig, SourceConfig, TimestampFallback, WorkerConfig,
 };
 use lookback_protocol::names::{Owner, PipelineKey};
-use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
-use lookback_protocol::start::{MessageAt, StreamFacts};
+use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
+use lookback_protocol::start::{FileState, MessageAt, OutputRule, StreamFacts};
 use lookback_protocol::termination::TerminationMessage;
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
@@ -75,6 +75,8 @@ pub(super) struct Inner {
     pub(super) checkpoints: Vec<Checkpoint>,
     /// The next checkpoint is written, and its answer lost.
     pub(super) lose_checkpoint_answer: bool,
+    /// Someone else writes this just before the next checkpoint.
+    pub(super) overtaken_by: Option<Checkpoint>,
     /// What happened outside, in order.
     pub(super) journal: Vec<Step>,
 }
@@ -110,6 +112,7 @@ impl Bench {
                     delivered_consumer: 0,
                     delivered: StreamSeq(0),
                     pending: 0,
+                    applied: false,
                 }),
                 open: false,
                 steal: false,
@@ -124,6 +127,7 @@ impl Bench {
                 checkpoint: None,
                 checkpoints: Vec::new(),
                 lose_checkpoint_answer: false,
+                overtaken_by: None,
                 journal: Vec::new(),
             }))),
             volume: TempDir::new().unwrap(),
@@ -133,6 +137,24 @@ impl Bench {
 
     pub(super) fn world(&self) -> MutexGuard<'_, Inner> {
         self.world.lock()
+    }
+
+    /// A rollout: the next worker is of `epoch`, with a consumer of its own.
+    pub(super) fn roll_out(&self, epoch: u64, cursor: Cursor) {
+        let mut inner = self.world();
+        inner.config.epoch = Epoch(epoch);
+        inner.config.cursor = cursor;
+        inner.consumer = Some(ConsumerFacts {
+            delivered_consumer: 0,
+            delivered: StreamSeq(0),
+            pending: 0,
+            applied: false,
+        });
+    }
+
+    /// The volume comes back empty.
+    pub(super) fn lose_volume(&mut self) {
+        self.volume = TempDir::new().unwrap();
     }
 
     /// The state file, which no worker may have open.
@@ -205,6 +227,22 @@ pub(super) fn delivery(consumer_sequence: u64, sequence: u64, payload: &Bytes) -
         payload: payload.clone(),
         pending: 0,
         ack: AckToken(format!("{consumer_sequence}:{sequence}")),
+    }
+}
+
+/// A file of [`config`]'s in which nothing was applied.
+pub(super) fn file_state() -> FileState {
+    let config = config();
+    FileState {
+        owner: config.owner,
+        partition: config.partition,
+        stream: config.source.stream,
+        epoch: config.epoch,
+        position: Position::before(config.source.start),
+        published_through: StreamSeq(0),
+        gaps: Vec::new(),
+        ledger: Vec::new(),
+        output: OutputRule::default(),
     }
 }
 
@@ -300,10 +338,11 @@ impl Inner {
         }
         self.journal.push(Step::Reset(next.0));
         let pending = (self.last() + 1).saturating_sub(next.0.max(self.first));
-        self.consumer = self.consumer.map(|_| ConsumerFacts {
+        self.consumer = self.consumer.map(|consumer| ConsumerFacts {
             delivered_consumer: 0,
             delivered: next.previous(),
             pending,
+            ..consumer
         });
         Ok(())
     }
@@ -480,6 +519,9 @@ impl Checkpoints for World {
         hop().await;
         let (revision, lost) = {
             let mut inner = self.lock();
+            if let Some(other) = inner.overtaken_by.take() {
+                inner.swap(&other);
+            }
             let stored = inner.checkpoint.as_ref().map(|(_, revision)| *revision);
             if stored != expected {
                 return Err(CheckpointError::Conflict);

@@ -16,7 +16,7 @@ pub struct Metrics {
     pub events: Counter,
     /// Detections that matched.
     pub matches: Counter,
-    /// Alerts by whether they were stored now or known already.
+    /// Alerts by whether they were stored now, known already, or not to be stored.
     pub alerts: Family<AlertLabels, Counter>,
     /// Events parked, by reason.
     pub dead_letters: Family<DeadLetterLabels, Counter>,
@@ -77,6 +77,8 @@ pub enum AlertOutcome {
     New,
     /// Stored before.
     Known,
+    /// Not stored, as the request that moved the file wants it.
+    Suppressed,
 }
 
 /// Labels of [`Metrics::dead_letters`].

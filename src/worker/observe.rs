@@ -98,6 +98,8 @@ impl Observed {
                 owner: &config.owner,
                 partition: config.partition,
                 epoch: config.epoch,
+                cursor: &config.cursor,
+                adopt: config.adopt.as_ref(),
                 stream: &config.source.stream,
                 start: config.source.start,
                 filtered: !config.source.subjects.is_empty(),
@@ -107,6 +109,7 @@ impl Observed {
             stream: self.stream.clone(),
             at_position: self.at_position,
             consumer_delivered,
+            consumer_applied: self.consumer.is_some_and(|consumer| consumer.applied),
             stores: stores.to_vec(),
         })
     }

@@ -102,6 +102,8 @@ pub struct ConsumerFacts {
     pub delivered: StreamSeq,
     /// Messages under its filter not yet delivered.
     pub pending: u64,
+    /// Its metadata says that its epoch has begun on a state file.
+    pub applied: bool,
 }
 
 /// What a pull brings.

@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 
 use lookback_engine::Alert;
-use lookback_protocol::alert::{self, AlertRecord, EventRef, HistoryEntry, MAX_DATA_BYTES};
+use lookback_protocol::alert::{
+    self, AlertRecord, EventRef, HistoryEntry, MAX_DATA_BYTES, ReplayMark,
+};
 use lookback_protocol::config::WorkerConfig;
 use lookback_protocol::deadletter::Reason;
 use lookback_protocol::ids::{EventOrigin, GroupField, alert_id, dead_letter_id};
 use lookback_protocol::names::PipelineKey;
 use lookback_protocol::position::{Epoch, StreamIdentity};
+use lookback_protocol::start::{Fate, FileState, OutputRule};
 use serde_json::Value;
 
 use super::ports::{DeadLetter, Delivery};
@@ -23,7 +26,8 @@ const GROUP_KEY_TRUNCATED: &str = "lookback.dev/group-key-truncated";
 /// A group value is cut at this many bytes; the id is made from the whole.
 const MAX_GROUP_VALUE_BYTES: usize = 4096;
 
-/// Writes alerts and dead letters in the name of one worker.
+/// Writes alerts and dead letters in the name of one worker, as the request that moved its file last
+/// wants them.
 #[derive(Clone, Debug)]
 pub(super) struct Scribe {
     stream: StreamIdentity,
@@ -32,10 +36,12 @@ pub(super) struct Scribe {
     epoch: Epoch,
     engine_digest: String,
     by: String,
+    rule: OutputRule,
+    mark: Option<ReplayMark>,
 }
 
 impl Scribe {
-    pub(super) fn new(config: &WorkerConfig, pod: &str) -> Self {
+    pub(super) fn new(config: &WorkerConfig, pod: &str, file: &FileState) -> Self {
         Self {
             stream: config.source.stream.clone(),
             pipeline: config.owner.pipeline.clone(),
@@ -43,11 +49,21 @@ impl Scribe {
             epoch: config.epoch,
             engine_digest: config.rules.engine_digest.clone(),
             by: format!("worker/{pod}"),
+            rule: file.output,
+            mark: file.ledger.last().map(|applied| ReplayMark {
+                id: applied.id.clone(),
+                epoch: applied.epoch,
+            }),
         }
     }
 
-    /// The record of an alert that `delivery` triggered.
-    pub(super) fn alert(&self, delivery: &Delivery, alert: Alert) -> AlertRecord {
+    /// The record of an alert that `delivery` triggered; nothing when it is not to be stored.
+    pub(super) fn alert(&self, delivery: &Delivery, alert: Alert) -> Option<AlertRecord> {
+        let replay = match self.rule.fate(delivery.sequence) {
+            Fate::Stored => None,
+            Fate::Tagged => self.mark.clone(),
+            Fate::NoAlerts | Fate::Nothing => return None,
+        };
         let Alert {
             rule,
             mut group_key,
@@ -69,7 +85,7 @@ impl Scribe {
             time: event.time,
             subject: (event.sequence == delivery.sequence).then(|| delivery.subject.clone()),
         });
-        AlertRecord {
+        Some(AlertRecord {
             v: alert::VERSION,
             id,
             state: alert::NEW.to_owned(),
@@ -90,20 +106,26 @@ impl Scribe {
             prev_seq: 0,
             pipeline: self.pipeline.clone(),
             epoch: self.epoch,
+            replay,
             engine_digest: self.engine_digest.clone(),
             by: self.by.clone(),
-        }
+        })
     }
 
-    /// The dead letter of an event that was tried `attempts` times.
+    /// The dead letter of an event that was tried `attempts` times; nothing when it is not to be
+    /// stored.
     pub(super) fn dead_letter(
         &self,
         delivery: &Delivery,
         reason: Reason,
         error: &str,
         attempts: u32,
-    ) -> DeadLetter {
-        DeadLetter {
+    ) -> Option<DeadLetter> {
+        match self.rule.fate(delivery.sequence) {
+            Fate::Stored | Fate::Tagged | Fate::NoAlerts => {}
+            Fate::Nothing => return None,
+        }
+        Some(DeadLetter {
             id: dead_letter_id(self.partition, &self.origin(delivery)),
             reason,
             error: error.to_owned(),
@@ -111,7 +133,7 @@ impl Scribe {
             delivery: delivery.clone(),
             attempts,
             epoch: self.epoch,
-        }
+        })
     }
 
     fn origin(&self, delivery: &Delivery) -> EventOrigin {
@@ -195,8 +217,9 @@ mod tests {
             events: vec![point(6), point(7)],
             data,
         };
-        let scribe = Scribe::new(&fakes::config(), "edr-0");
-        scribe.alert(&fakes::delivery(1, 7, &Bytes::new()), alert)
+        let scribe = Scribe::new(&fakes::config(), "edr-0", &fakes::file_state());
+        let delivery = fakes::delivery(1, 7, &Bytes::new());
+        scribe.alert(&delivery, alert).unwrap()
     }
 
     #[test]

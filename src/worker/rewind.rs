@@ -94,7 +94,13 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         let decision = observed.decide_again(&self.config, self.file.facts()?, &acknowledged, said);
         let begin = match decision {
             StartDecision::Refuse(message) => return Err(Stop::Refused(message)),
-            StartDecision::Resume(begin) | StartDecision::Fresh(begin) => begin,
+            StartDecision::Resume(begin)
+            | StartDecision::AlreadyApplied(begin)
+            | StartDecision::Fresh(begin) => begin,
+            StartDecision::Apply(_) => {
+                let what = "it is not of the epoch that was begun on it";
+                return Err(Stop::Windows(what.to_owned()));
+            }
         };
         // The table comes first: a stream that was made anew has lost its consumers too.
         let Some(consumer) = observed.consumer else {
@@ -131,6 +137,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             delivered_consumer,
             delivered,
             pending: _,
+            applied: _,
         } = consumer;
         if (delivered_consumer, delivered) == (0, position.sequence) {
             return Ok(());

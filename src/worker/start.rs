@@ -1,12 +1,13 @@
 //! From a configuration and a volume to a worker that owns its partition: compile the rules, open the
 //! state file, decide, write the decision down, and take the checkpoint over. The file is written
-//! first: a checkpoint without a file would read as a lost volume at the next start.
+//! first: a checkpoint without a file would read as a lost volume at the next start. Only a request
+//! that moves the file is announced before.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lookback_engine::{EngineOptions, RuleSet};
-use lookback_protocol::checkpoint::Phase;
+use lookback_protocol::checkpoint::{Checkpoint, Phase};
 use lookback_protocol::continuity::Continuity;
 use lookback_protocol::position::Position;
 use lookback_protocol::start::{Begin, FileFacts, StartDecision};
@@ -14,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::state::{Identity, OpenError, StateFile};
 
+use super::apply::{Applying, announce, move_file};
 use super::batch::Engine;
 use super::fence::Fence;
 use super::intake::Bounds;
@@ -40,6 +42,9 @@ struct Held {
     acknowledged: BTreeMap<String, u64>,
 }
 
+/// The decision, and the checkpoint it was taken over.
+type Decided = (StartDecision, Option<(Checkpoint, Revision)>);
+
 impl Volume {
     fn read(&self) -> Result<Held, Stop> {
         let (facts, acknowledged) = match self {
@@ -61,37 +66,29 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
     ) -> Result<Self, Ending> {
         let rules = compile(&deps)?;
         let volume = open(&deps)?;
-        let (decision, revision) = decide(&mut deps, &volume.read()?, &mut shutdown).await?;
-        let begin = match decision {
-            StartDecision::Refuse(message) => return Err(Stop::Refused(message).into()),
-            StartDecision::Resume(begin) => {
-                info!(position = %begin.position.sequence, "Resuming");
-                begin
-            }
-            StartDecision::Fresh(begin) => {
-                info!(position = %begin.position.sequence, "Beginning a new state file");
-                begin
-            }
-        };
+        let (decision, found) = decide(&mut deps, &volume.read()?, &mut shutdown).await?;
+        if let StartDecision::Refuse(message) = decision {
+            return Err(Stop::Refused(message).into());
+        }
         let Volume::Usable(file) = volume else {
             let error = OpenError::Corrupt("it cannot be used".to_owned());
             return Err(Stop::Open(error).into());
         };
-        let mut worker = Self::assemble(deps, rules, *file, revision, shutdown, &begin)?;
+        let mut worker = Self::assemble(deps, rules, *file, found, shutdown, decision).await?;
         worker.gates.state.open();
         worker.take_over().await?;
         Ok(worker)
     }
 
-    /// Writes `begin` down and loads the windows.
-    fn assemble(
+    /// Does what was decided to the file and loads the windows.
+    async fn assemble(
         deps: Deps<L, O, C>,
         rules: Arc<RuleSet>,
         mut file: StateFile,
-        revision: Option<Revision>,
-        shutdown: Shutdown,
-        begin: &Begin,
-    ) -> Result<Self, Stop> {
+        found: Option<(Checkpoint, Revision)>,
+        mut shutdown: Shutdown,
+        decision: StartDecision,
+    ) -> Result<Self, Ending> {
         let Deps {
             config,
             rule_files: _,
@@ -107,19 +104,54 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
         } = deps;
         let identity = Identity {
             owner: config.owner.clone(),
+            adopt: config.adopt.clone(),
             partition: config.partition,
             stream: config.source.stream.clone(),
             epoch: config.epoch,
             engine_digest: config.rules.engine_digest.clone(),
             filter: config.source.subjects.clone(),
         };
-        note(&mut file, &identity, begin, &metrics)?;
-        let scribe = Scribe::new(&config, &pod);
+        let (said, revision) = found.unzip();
+        let mut fence = Fence::new(checkpoints, incarnation, revision);
+        let begin = match decision {
+            StartDecision::Refuse(message) => return Err(Stop::Refused(message).into()),
+            StartDecision::Apply(apply) => {
+                let applying = Applying {
+                    config: &config,
+                    apply: &apply,
+                    said: said.as_ref(),
+                    time: clock(),
+                };
+                let checkpoint = applying.checkpoint(&file, fence.incarnation())?;
+                announce(&mut fence, checkpoint, &gates, &mut shutdown).await?;
+                move_file(&mut file, &identity, &apply, &metrics)?;
+                apply.begin
+            }
+            StartDecision::AlreadyApplied(begin) => {
+                info!(position = %begin.position.sequence, "Resuming, the request is applied already");
+                note(&mut file, &identity, &begin, &metrics)?;
+                begin
+            }
+            StartDecision::Resume(begin) => {
+                info!(position = %begin.position.sequence, "Resuming");
+                note(&mut file, &identity, &begin, &metrics)?;
+                begin
+            }
+            StartDecision::Fresh(begin) => {
+                info!(position = %begin.position.sequence, "Beginning a new state file");
+                note(&mut file, &identity, &begin, &metrics)?;
+                begin
+            }
+        };
+        let FileFacts::State(state) = file.facts()? else {
+            return Err(Stop::Windows("its identity is gone".to_owned()).into());
+        };
+        let scribe = Scribe::new(&config, &pod, &state);
         let engine = Engine::new(rules, file.groups()?, scribe).map_err(Stop::Windows)?;
         Ok(Self {
             log,
             output: Output::new(outbox, &config, metrics.clone(), Arc::clone(&clock)),
-            fence: Fence::new(checkpoints, incarnation, revision),
+            fence,
             file,
             engine,
             identity,
@@ -161,12 +193,16 @@ pub(super) fn note(
     metrics: &Metrics,
 ) -> Result<(), Stop> {
     file.begin(identity, begin)?;
+    report_gap(begin, metrics);
+    Ok(())
+}
+
+pub(super) fn report_gap(begin: &Begin, metrics: &Metrics) {
     if let Some(gap) = &begin.gap {
         let (from, to) = (gap.from, gap.to);
         metrics.expired_unread.inc_by(to.0 - from.0 + 1);
         warn!(%from, %to, possible = gap.possible, "Events left the source stream unread");
     }
-    Ok(())
 }
 
 fn compile<L, O, C>(deps: &Deps<L, O, C>) -> Result<Arc<RuleSet>, Stop> {
@@ -214,7 +250,7 @@ async fn decide<L: Log, O: Outbox, C: Checkpoints>(
     deps: &mut Deps<L, O, C>,
     held: &Held,
     shutdown: &mut Shutdown,
-) -> Result<(StartDecision, Option<Revision>), Ending> {
+) -> Result<Decided, Ending> {
     let mut patience = Patience::new();
     loop {
         match try_decide(deps, held).await {
@@ -231,7 +267,7 @@ async fn decide<L: Log, O: Outbox, C: Checkpoints>(
 async fn try_decide<L: Log, O: Outbox, C: Checkpoints>(
     deps: &mut Deps<L, O, C>,
     held: &Held,
-) -> Result<(StartDecision, Option<Revision>), Stop> {
+) -> Result<Decided, Stop> {
     let Held {
         facts,
         acknowledged,
@@ -242,12 +278,7 @@ async fn try_decide<L: Log, O: Outbox, C: Checkpoints>(
     };
     let found = deps.checkpoints.load().await?;
     let observed = observe(&mut deps.log, &deps.outbox, position).await?;
-    let (checkpoint, revision) = found.unzip();
-    let decision = observed.decide_start(
-        &deps.config,
-        facts.clone(),
-        acknowledged,
-        checkpoint.as_ref(),
-    );
-    Ok((decision, revision))
+    let checkpoint = found.as_ref().map(|(checkpoint, _)| checkpoint);
+    let decision = observed.decide_start(&deps.config, facts.clone(), acknowledged, checkpoint);
+    Ok((decision, found))
 }

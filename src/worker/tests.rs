@@ -11,6 +11,8 @@ use lookback_protocol::termination::ExitReason;
 use super::fakes::{Bench, Step};
 use super::ports::Lookup;
 
+mod replay;
+
 const MATCH: &str = r#"{"EventID":1}"#;
 const OTHER: &str = r#"{"EventID":2}"#;
 const PANIC: &str = r#"{"trip":true}"#;

@@ -68,6 +68,7 @@ fn alert(id: &str) -> AlertRecord {
         prev_seq: 0,
         pipeline: key(),
         epoch: Epoch(1),
+        replay: None,
         engine_digest: "d".to_owned(),
         by: "worker/edr-0".to_owned(),
     }

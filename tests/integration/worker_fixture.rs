@@ -26,7 +26,7 @@ use lookback::worker::metrics::Metrics;
 use lookback::worker::ports::Checkpoints;
 use lookback::worker::{Deps, Gates, run};
 use lookback_dev::compare::{Comparison, stored_alerts, stored_dead_letters};
-use lookback_dev::events::{Plan, generate};
+use lookback_dev::events::{Generated, Plan, generate};
 use lookback_dev::oracle;
 use lookback_dev::publish::{ensure_source_stream, publish};
 use lookback_dev::support::{NatsServer, Settings, TcpProxy, eventually};
@@ -260,15 +260,7 @@ impl Rig {
 
     /// The next `events` events of the one long story.
     pub(crate) async fn publish_story(&mut self, events: usize) -> Result<()> {
-        let plan = Plan {
-            count: u64::MAX,
-            seed: 7,
-            start: "2026-01-05T08:00:00Z".parse()?,
-            step: SignedDuration::from_millis(200),
-            poison: 20,
-        };
-        let more = generate(&plan).skip(self.published).take(events);
-        publish(&self.js, more, None).await?;
+        publish(&self.js, story(self.published, events)?, None).await?;
         self.published += events;
         Ok(())
     }
@@ -374,27 +366,7 @@ impl Rig {
     /// Whether alerts, dead letters, windows and counters are those of an uninterrupted run. No worker
     /// may run.
     pub(crate) async fn equals_oracle(&self) -> Result<FileDigest> {
-        let state = lookback::state::digest(&self.state_file())?;
-        let segments = oracle::lineage(&state, &self.rule_sets)?;
-        let through = state.position.sequence;
-        let findings = oracle::run(&self.js, &self.config, &segments, through).await?;
-        let alerts = stored_alerts(&self.js, &key()).await?;
-        let alerts = Comparison::new("alerts", &findings.alerts, &alerts);
-        ensure!(alerts.is_exact(), "{alerts}");
-        let dead_letters = stored_dead_letters(&self.js, &key()).await?;
-        let dead_letters = Comparison::new("dead letters", &findings.dead_letters, &dead_letters);
-        ensure!(dead_letters.is_exact(), "{dead_letters}");
-        ensure!(
-            state.state_digest == findings.state_digest,
-            "the windows at {through} differ"
-        );
-        let applied = StateFile::open(&self.state_file())?.counters()?.events;
-        ensure!(
-            applied == findings.events,
-            "{applied} events applied, there are {}",
-            findings.events
-        );
-        Ok(state)
+        equals_oracle(&self.js, &self.config, &self.rule_sets, &self.state_file()).await
     }
 
     pub(crate) async fn checkpoint(&self) -> Result<Checkpoint> {
@@ -440,6 +412,50 @@ impl Rig {
         let stream = self.js.get_stream_no_info(STREAM).await?;
         Ok(stream.consumer_info(CONSUMER).await?.num_waiting)
     }
+}
+
+/// Whether alerts, dead letters, windows and counters are those of an uninterrupted run over the
+/// lineage of a state file that no worker has open.
+pub(crate) async fn equals_oracle(
+    js: &jetstream::Context,
+    config: &WorkerConfig,
+    rule_sets: &[Arc<RuleSet>],
+    state_file: &Path,
+) -> Result<FileDigest> {
+    let key = &config.owner.pipeline;
+    let state = lookback::state::digest(state_file)?;
+    let segments = oracle::lineage(&state, rule_sets)?;
+    let through = state.position.sequence;
+    let findings = oracle::run(js, config, &segments, through).await?;
+    let alerts = stored_alerts(js, key).await?;
+    let alerts = Comparison::new("alerts", &findings.alerts, &alerts);
+    ensure!(alerts.is_exact(), "{alerts}");
+    let dead_letters = stored_dead_letters(js, key).await?;
+    let dead_letters = Comparison::new("dead letters", &findings.dead_letters, &dead_letters);
+    ensure!(dead_letters.is_exact(), "{dead_letters}");
+    ensure!(
+        state.state_digest == findings.state_digest,
+        "the windows at {through} differ"
+    );
+    let applied = StateFile::open(state_file)?.counters()?.events;
+    ensure!(
+        applied == findings.events,
+        "{applied} events applied, there are {}",
+        findings.events
+    );
+    Ok(state)
+}
+
+/// `events` events of one long story with some poison in it, after the first `skip`.
+pub(crate) fn story(skip: usize, events: usize) -> Result<impl Iterator<Item = Generated>> {
+    let plan = Plan {
+        count: u64::MAX,
+        seed: 7,
+        start: "2026-01-05T08:00:00Z".parse()?,
+        step: SignedDuration::from_millis(200),
+        poison: 20,
+    };
+    Ok(generate(&plan).skip(skip).take(events))
 }
 
 /// What a worker's thread is made of.

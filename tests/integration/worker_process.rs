@@ -1,164 +1,45 @@
 //! The worker as the process it is in a pod: exit codes, termination messages, signals, `kill -9`, and
 //! what it says over HTTP.
 
-use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::fs;
 
-use anyhow::{Context, Result, ensure};
-use lookback_dev::support::{TcpProxy, eventually, ports};
+use anyhow::{Result, ensure};
+use lookback_dev::support::{TcpProxy, eventually};
 use lookback_protocol::checkpoint::Phase;
 use lookback_protocol::deadletter::Reason;
-use lookback_protocol::termination::{ExitReason, TerminationMessage};
-use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use lookback_protocol::termination::ExitReason;
 
 use crate::nats_fixture::{CONSUMER, STREAM};
+use crate::process_fixture::Process;
 use crate::worker_fixture::{DEADLINE, Rig, Setup};
 
 const ALARM: &str = r#"{"kind":"alarm"}"#;
 const QUIET: &str = r#"{"kind":"quiet"}"#;
 
-/// A worker process; killed when dropped.
-struct Process {
-    child: Child,
-    admin: SocketAddr,
-    mounts: TempDir,
-}
-
-impl Process {
-    fn start(rig: &Rig, url: &str) -> Result<Self> {
-        let mounts = tempfile::tempdir()?;
-        let mut config = rig.config.clone();
-        config.nats.urls = vec![url.to_owned()];
-        for (index, file) in rig.rule_files().iter().enumerate() {
-            let path = mounts.path().join(index.to_string());
-            fs::write(&path, &file.bytes)?;
-            config.rules.files[index].path = path.display().to_string();
-        }
-        let config_file = mounts.path().join("config.json");
-        fs::write(&config_file, serde_json::to_vec(&config)?)?;
-        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free_port()?));
-        let log = File::create(mounts.path().join("log"))?;
-        let child = Command::new(env!("CARGO_BIN_EXE_lookback"))
-            .arg("worker")
-            .arg("--config")
-            .arg(config_file)
-            .arg("--state-dir")
-            .arg(rig.volume())
-            .arg("--admin-address")
-            .arg(admin.to_string())
-            .arg("--termination-log")
-            .arg(mounts.path().join("termination-log"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("cannot start the worker")?;
-        Ok(Self {
-            child,
-            admin,
-            mounts,
-        })
+/// A process with what the operator makes for the rig's worker, over `url`.
+fn start(rig: &Rig, url: &str) -> Result<Process> {
+    let mounts = tempfile::tempdir()?;
+    let mut config = rig.config.clone();
+    config.nats.urls = vec![url.to_owned()];
+    for (index, file) in rig.rule_files().iter().enumerate() {
+        let path = mounts.path().join(index.to_string());
+        fs::write(&path, &file.bytes)?;
+        config.rules.files[index].path = path.display().to_string();
     }
-
-    /// `kill -9`.
-    fn kill(mut self) -> Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            anyhow::bail!("it ended before it was killed, {status}: {}", self.log());
-        }
-        self.child.kill()?;
-        let status = self.child.wait()?;
-        ensure!(status.signal() == Some(9), "{status}");
-        Ok(())
-    }
-
-    fn terminate(&self) -> Result<()> {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status()?;
-        ensure!(status.success(), "kill: {status}");
-        Ok(())
-    }
-
-    async fn ended(mut self) -> Result<(ExitStatus, TerminationMessage)> {
-        let status = eventually(2 * DEADLINE, "the process ends", async || {
-            self.child.try_wait()?.context("it runs")
-        })
-        .await
-        .with_context(|| self.log())?;
-        let message = fs::read(self.mounts.path().join("termination-log"))?;
-        Ok((status, serde_json::from_slice(&message)?))
-    }
-
-    /// Waits until everything up to `sequence` is committed.
-    async fn applied(&self, sequence: u64) -> Result<()> {
-        eventually(DEADLINE, "the events are applied", async || {
-            let position = self.metric("lookback_worker_position").await?;
-            ensure!(position >= sequence, "it stands at {position}");
-            Ok(())
-        })
-        .await
-        .with_context(|| self.log())
-    }
-
-    async fn metric(&self, name: &str) -> Result<u64> {
-        let page = self.get("/metrics").await?;
-        let value = page
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-            .with_context(|| format!("no {name} in {page}"))?;
-        Ok(value.parse()?)
-    }
-
-    /// The whole answer, status line first.
-    async fn get(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(self.admin).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    }
-
-    /// Waits until `path` is answered with `status` and a body that holds `text`.
-    async fn answers(&self, path: &str, status: &str, text: &str) -> Result<()> {
-        eventually(DEADLINE, path, async || {
-            let answer = self.get(path).await?;
-            ensure!(
-                answer.starts_with(&format!("HTTP/1.1 {status}")),
-                "{answer}"
-            );
-            ensure!(answer.contains(text), "{answer}");
-            Ok(())
-        })
-        .await
-        .with_context(|| self.log())
-    }
-
-    fn log(&self) -> String {
-        let path: PathBuf = self.mounts.path().join("log");
-        fs::read_to_string(path).unwrap_or_default()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
+    let config_file = mounts.path().join("config.json");
+    fs::write(&config_file, serde_json::to_vec(&config)?)?;
+    let config_file = config_file.display().to_string();
+    let arguments = ["worker".to_owned(), "--config".to_owned(), config_file];
+    Process::start(mounts, &arguments, rig.volume())
 }
 
 #[tokio::test]
 async fn a_second_process_on_one_state_file_exits_and_says_so() -> Result<()> {
     let rig = Rig::new().await?;
     rig.publish_all(ALARM, 5).await?;
-    let first = Process::start(&rig, &rig.server.url())?;
+    let first = start(&rig, &rig.server.url())?;
     first.applied(5).await?;
-    let (status, message) = Process::start(&rig, &rig.server.url())?.ended().await?;
+    let (status, message) = start(&rig, &rig.server.url())?.ended().await?;
     assert_eq!(message.reason, ExitReason::StateLocked);
     assert!(message.message.contains("two workers"), "{message:?}");
     assert_eq!(status.code(), Some(3));
@@ -169,7 +50,7 @@ async fn a_second_process_on_one_state_file_exits_and_says_so() -> Result<()> {
 #[tokio::test]
 async fn sigterm_drains_and_is_success() -> Result<()> {
     let rig = Rig::with_story(1_000).await?;
-    let worker = Process::start(&rig, &rig.server.url())?;
+    let worker = start(&rig, &rig.server.url())?;
     worker.applied(1_000).await?;
     worker.terminate()?;
     let (status, message) = worker.ended().await?;
@@ -190,7 +71,7 @@ async fn sigterm_drains_and_is_success() -> Result<()> {
 async fn kills_again_and_again_lose_nothing_repeat_nothing_and_park_nobody() -> Result<()> {
     let mut rig = Rig::with_story(500).await?;
     for round in 1..=6 {
-        let worker = Process::start(&rig, &rig.server.url())?;
+        let worker = start(&rig, &rig.server.url())?;
         worker.applied(500 * (round - 1) + 1).await?;
         rig.publish_story(500).await?;
         worker.kill()?;
@@ -217,7 +98,7 @@ async fn h18_an_event_that_kills_every_process_is_parked_once_and_the_pipeline_a
     loop {
         let proxy = TcpProxy::start(rig.server.address()).await?;
         proxy.freeze_at(".alert.new.");
-        let worker = Process::start(&rig, &format!("nats://{}", proxy.address()))?;
+        let worker = start(&rig, &format!("nats://{}", proxy.address()))?;
         let parked = eventually(DEADLINE, "it dies or goes on", async || {
             if proxy.is_frozen() {
                 return Ok(false);
@@ -246,7 +127,7 @@ async fn h18_an_event_that_kills_every_process_is_parked_once_and_the_pipeline_a
 async fn h20_a_consumer_deleted_under_a_process_is_no_success() -> Result<()> {
     let rig = Rig::new().await?;
     rig.publish_all(ALARM, 5).await?;
-    let worker = Process::start(&rig, &rig.server.url())?;
+    let worker = start(&rig, &rig.server.url())?;
     worker.applied(5).await?;
     let stream = rig.js.get_stream_no_info(STREAM).await?;
     stream.delete_consumer(CONSUMER).await?;
@@ -262,7 +143,7 @@ async fn h29_a_process_without_nats_is_alive_and_says_what_it_waits_for() -> Res
     rig.publish_all(ALARM, 5).await?;
     let url = rig.server.url();
     rig.server.kill();
-    let worker = Process::start(&rig, &url)?;
+    let worker = start(&rig, &url)?;
     worker.answers("/ready", "503", "NATS").await?;
     worker.answers("/live", "200", "alive").await?;
     rig.server.restart().await?;
@@ -281,7 +162,7 @@ async fn h29_the_metrics_show_position_and_lag() -> Result<()> {
     })
     .await?;
     rig.publish_all(ALARM, 400).await?;
-    let worker = Process::start(&rig, &rig.server.url())?;
+    let worker = start(&rig, &rig.server.url())?;
     eventually(DEADLINE, "it holds", async || {
         ensure!(worker.metric("lookback_worker_held").await? == 1);
         Ok(())

@@ -237,12 +237,7 @@ async fn print_findings(args: &OracleArgs) -> Result<ExitCode> {
             (lineage(&state, &rules)?, state.position.sequence)
         }
         None => {
-            let (start, filter) = (config.source.start, config.source.subjects.clone());
-            let segment = Segment {
-                start,
-                filter,
-                rules: Arc::clone(first),
-            };
+            let segment = Segment::whole(config, Arc::clone(first));
             (vec![segment], StreamSeq(args.through.unwrap_or(u64::MAX)))
         }
     };

@@ -1,5 +1,6 @@
 //! The oracle: the same segments over the same log, uninterrupted, in one process. What it finds is
-//! what a pipeline must have stored, whatever crashed meanwhile.
+//! what a pipeline must have stored, whatever crashed meanwhile. Where a request led the pipeline back,
+//! it goes back too: what was found under all segments is stored, and the windows are those at the end.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,19 +17,41 @@ use lookback_engine::{
 use lookback_protocol::config::WorkerConfig;
 use lookback_protocol::ids::{EventOrigin, alert_id, dead_letter_id};
 use lookback_protocol::position::StreamSeq;
+use lookback_protocol::start::{Fate, OutputRule};
 use serde::{Deserialize, Serialize};
 
 use crate::stream::{Reader, SourceEvent};
 
-/// One stretch of the log under one filter and one set of rules; it ends where the next begins.
+/// One stretch of the log under one filter and one set of rules.
 #[derive(Clone, Debug)]
 pub struct Segment {
     /// Its first sequence.
     pub start: StreamSeq,
+    /// Its last sequence; absent for the one that goes on to the end.
+    pub last: Option<StreamSeq>,
+    /// It begins without the windows of the segments before it.
+    pub dropped: bool,
+    /// What becomes of what is found.
+    pub output: OutputRule,
     /// The subjects read; empty for the whole stream.
     pub filter: Vec<String>,
     /// The rules and settings in force.
     pub rules: Arc<RuleSet>,
+}
+
+impl Segment {
+    /// Everything from the start that `config` says.
+    #[must_use]
+    pub fn whole(config: &WorkerConfig, rules: Arc<RuleSet>) -> Self {
+        Self {
+            start: config.source.start,
+            last: None,
+            dropped: false,
+            output: OutputRule::default(),
+            filter: config.source.subjects.clone(),
+            rules,
+        }
+    }
 }
 
 /// What one uninterrupted pass finds.
@@ -59,11 +82,12 @@ pub async fn run(
 ) -> Result<Findings> {
     let stream = &config.source.stream;
     let mut pass = Pass::new(config.partition, stream.created);
-    for (index, segment) in segments.iter().enumerate() {
-        let end = segments
-            .get(index + 1)
-            .map_or(through, |next| next.start.previous().min(through));
+    for segment in segments {
+        let end = segment.last.unwrap_or(through);
         pass.enter(segment)?;
+        if end < segment.start {
+            continue;
+        }
         let reader = Reader::open(jetstream, &stream.name, &segment.filter, segment.start).await?;
         let created = reader.created();
         ensure!(
@@ -90,9 +114,20 @@ pub fn lineage(state: &FileDigest, rules: &[Arc<RuleSet>]) -> Result<Vec<Segment
         let digest = segment.engine_digest.as_str();
         let rules = rules.iter().find(|rules| rules.digest() == digest);
         let rules = rules.with_context(|| format!("no configuration has digest {digest}"))?;
-        let (start, filter) = (segment.start, segment.filter.clone());
+        let lookback::state::Segment {
+            epoch: _,
+            start,
+            last,
+            filter,
+            engine_digest: _,
+            dropped,
+            output,
+        } = segment.clone();
         Ok(Segment {
             start,
+            last,
+            dropped,
+            output,
             filter,
             rules: Arc::clone(rules),
         })
@@ -146,6 +181,7 @@ struct Pass {
     stream_created: Timestamp,
     decoder: Decoder,
     engine: Option<(Detector, Correlator)>,
+    output: OutputRule,
     scratch: Scratch,
     findings: Findings,
 }
@@ -157,6 +193,7 @@ impl Pass {
             stream_created,
             decoder: Decoder::default(),
             engine: None,
+            output: OutputRule::default(),
             scratch: Scratch::default(),
             findings: Findings {
                 position: StreamSeq(0),
@@ -168,16 +205,19 @@ impl Pass {
         }
     }
 
-    /// Goes on under the rules of `segment`, with the windows they leave.
+    /// Goes on under the rules of `segment`, with the windows they leave, unless it drops them.
     fn enter(&mut self, segment: &Segment) -> Result<()> {
         let rows: Vec<_> = self
             .engine
             .iter()
+            .filter(|_| !segment.dropped)
             .flat_map(|(_, correlator)| correlator.rows())
             .collect();
         let correlator = Correlator::restore(Arc::clone(&segment.rules), rows)
             .map_err(|error| anyhow!("windows at sequence {}: {error}", segment.start))?;
         self.engine = Some((Detector::new(Arc::clone(&segment.rules)), correlator));
+        self.output = segment.output;
+        self.findings.position = segment.start.previous();
         Ok(())
     }
 
@@ -191,6 +231,11 @@ impl Pass {
             stream_created: self.stream_created,
             sequence,
             published,
+        };
+        let (alerts_stored, letters_stored) = match self.output.fate(sequence) {
+            Fate::Stored | Fate::Tagged => (true, true),
+            Fate::NoAlerts => (false, true),
+            Fate::Nothing => (false, false),
         };
         match self.decoder.decode(&event.payload) {
             Ok(decoded) => {
@@ -207,8 +252,9 @@ impl Pass {
                 let ids = alerts
                     .iter()
                     .map(|a| alert_id(&a.rule.id, &a.group_key, &origin));
-                self.findings.alerts.extend(ids);
+                self.findings.alerts.extend(ids.filter(|_| alerts_stored));
             }
+            Err(_) if !letters_stored => {}
             Err(_) => {
                 self.findings
                     .dead_letters

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::GroupField;
 use crate::names::PipelineKey;
 use crate::position::{Epoch, StreamSeq};
+use crate::replay::request::RequestId;
 use crate::version;
 
 /// The version of [`AlertRecord`] written by this build.
@@ -52,10 +53,23 @@ pub struct AlertRecord {
     pub pipeline: PipelineKey,
     /// The epoch that found it.
     pub epoch: Epoch,
+    /// The request on whose way it was found, when that asks for a mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayMark>,
     /// Over the rules and settings that found it.
     pub engine_digest: String,
     /// Who wrote this version: `worker/<pod>` or a person.
     pub by: String,
+}
+
+/// Which replay an alert was found in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayMark {
+    /// The request.
+    pub id: RequestId,
+    /// The epoch that began with it.
+    pub epoch: Epoch,
 }
 
 /// The rule behind an alert.

@@ -135,6 +135,12 @@ impl Rewind {
             RestoreStart::Sequence(self.start)
         }
     }
+
+    /// The first sequence to be read.
+    #[must_use]
+    pub fn first(&self) -> StreamSeq {
+        self.read_from.unwrap_or(self.start)
+    }
 }
 
 /// How to reach NATS. Files are read again at every connect, so a rotated Secret takes effect.

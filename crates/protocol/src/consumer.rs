@@ -16,7 +16,8 @@ const CURSOR_KEY: &str = "lookback.dev/cursor";
 const REQUEST_KEY: &str = "lookback.dev/request";
 /// For people: the plan of the request.
 const PLAN_KEY: &str = "lookback.dev/plan-hash";
-const APPLIED_KEY: &str = "lookback.dev/applied";
+/// Metadata key that says whether the epoch has begun on a state file.
+pub const APPLIED_KEY: &str = "lookback.dev/applied";
 
 /// What stands on the consumer of one epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]

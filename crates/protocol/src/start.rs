@@ -1,20 +1,31 @@
 //! What a worker does when it opens its state file: one ordered table over what it observed, first
 //! match wins. A mismatch is never guessed away; the worker stops and says which verb ends it.
-
-use std::fmt::Display;
+//!
+//! 1. A file that cannot be read, or belongs to another, or is of a later epoch: refused.
+//! 2. What its cursor asks of this file: to go on, to move it, to begin a new one, or that the file is
+//!    not the one it should be (`course`).
+//! 3. What the streams say of the state that counts then: of the file that goes on, of the checkpoint
+//!    when the file is lost, and of neither when windows and position begin anew (`refusal`).
 
 use jiff::Timestamp;
 
-use crate::checkpoint::{Checkpoint, Gap};
+use crate::checkpoint::{AppliedRequest, Checkpoint, Gap, RequestOutcome, RequestProgress};
+use crate::config::{Cursor, Rewind};
 use crate::names::Owner;
 use crate::position::{Epoch, Position, StreamIdentity, StreamSeq};
-use crate::termination::{ExitReason, TerminationMessage};
+use crate::replay::record::Windows;
+use crate::replay::restore::Reason;
+use crate::termination::TerminationMessage;
 
+mod course;
+mod outputs;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
-const BEGIN_ANEW: &str =
-    "to begin anew, delete the pipeline with deletionPolicy Delete and create it again";
+pub use outputs::{Fate, OutputRule};
+
+use course::{Course, course};
 
 /// Everything the decision looks at.
 #[derive(Clone, Debug)]
@@ -31,6 +42,8 @@ pub struct StartFacts<'a> {
     pub at_position: MessageAt,
     /// The highest stream sequence the consumer ever delivered; lost by a reset, so read before it.
     pub consumer_delivered: Option<StreamSeq>,
+    /// Whether the consumer's metadata says that its epoch has begun on a state file.
+    pub consumer_applied: bool,
     /// The pipeline's own streams.
     pub stores: Vec<StoreFacts>,
 }
@@ -44,6 +57,10 @@ pub struct Told<'a> {
     pub partition: u32,
     /// Its epoch.
     pub epoch: Epoch,
+    /// What becomes of the state file when that epoch begins on it.
+    pub cursor: &'a Cursor,
+    /// An owner whose state it takes over.
+    pub adopt: Option<&'a Owner>,
     /// The source stream as the operator saw it.
     pub stream: &'a StreamIdentity,
     /// Where a brand-new state file begins.
@@ -87,6 +104,30 @@ pub struct FileState {
     pub published_through: StreamSeq,
     /// Ranges already reported as expired unread, oldest first.
     pub gaps: Vec<Gap>,
+    /// Every request that ever moved it, oldest first.
+    pub ledger: Vec<AppliedRequest>,
+    /// What the last of them says about what is found.
+    pub output: OutputRule,
+}
+
+impl FileState {
+    /// How far the request of `cursor` has come in `epoch`; nothing for a cursor without one.
+    #[must_use]
+    pub fn progress(&self, cursor: &Cursor, epoch: Epoch) -> Option<RequestProgress> {
+        let Cursor::Rewind(rewind) = cursor else {
+            return None;
+        };
+        let id = &rewind.request_id;
+        let applied = self.ledger.iter().find(|row| row.id == *id)?;
+        Some(RequestProgress {
+            id: id.clone(),
+            outcome: if applied.epoch == epoch {
+                RequestOutcome::Applied
+            } else {
+                RequestOutcome::AlreadyApplied
+            },
+        })
+    }
 }
 
 /// The source stream now.
@@ -120,40 +161,32 @@ pub struct StoreFacts {
     pub last: u64,
 }
 
-impl StoreFacts {
-    /// Why this stream cannot be used: it lost what it acknowledged.
-    #[must_use]
-    pub fn regression(&self) -> Option<TerminationMessage> {
-        let Self {
-            stream,
-            acknowledged,
-            last,
-        } = self;
-        (acknowledged > last).then(|| {
-            TerminationMessage::new(
-                ExitReason::StoreRegressed,
-                format!(
-                    "stream {stream} acknowledged sequence {acknowledged} and now ends at {last}: the server lost what was stored; restore the stream, or {BEGIN_ANEW}"
-                ),
-                pairs([
-                    ("stream", stream as &dyn Display),
-                    ("acknowledged", acknowledged),
-                    ("lastSequence", last),
-                ]),
-            )
-        })
-    }
-}
-
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartDecision {
     /// Stop and say why.
     Refuse(TerminationMessage),
+    /// Move the file, once the checkpoint says that this is about to happen.
+    Apply(Box<Apply>),
+    /// The request moved this file in an earlier epoch: go on after `position`.
+    AlreadyApplied(Begin),
     /// Go on after `position`.
     Resume(Begin),
     /// Begin a new state file before `told.start`.
     Fresh(Begin),
+}
+
+/// How a request moves the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Apply {
+    /// The request.
+    pub rewind: Rewind,
+    /// What becomes of the windows.
+    pub windows: Windows,
+    /// Why.
+    pub reason: Reason,
+    /// From where it goes on then.
+    pub begin: Begin,
 }
 
 /// From where, and what may already have happened beyond it.
@@ -170,42 +203,77 @@ pub struct Begin {
 /// The table.
 #[must_use]
 pub fn decide(facts: &StartFacts<'_>) -> StartDecision {
-    let refusal = unreadable(facts)
-        .or_else(|| owned_by_other(facts))
-        .or_else(|| fenced(facts))
-        .or_else(|| stream_changed(facts))
-        .or_else(|| stream_regressed(facts))
-        .or_else(|| store_regressed(facts))
-        .or_else(|| state_lost(facts));
-    if let Some(message) = refusal {
+    if let Some(message) = refusal::of_the_file(facts) {
         return StartDecision::Refuse(message);
     }
-    match &facts.file {
-        FileFacts::State(file) => StartDecision::Resume(begin(
-            facts,
-            file.position,
-            file.published_through,
-            &file.gaps,
-        )),
-        FileFacts::Empty | FileFacts::Corrupt(_) | FileFacts::NewerSchema { .. } => {
+    let course = course(facts);
+    if let Some(message) = refusal::of_the_streams(facts, &course) {
+        return StartDecision::Refuse(message);
+    }
+    match course {
+        Course::Lost(found) => StartDecision::Refuse(refusal::state_lost(facts, found)),
+        Course::GoOn(file) => {
+            let begin = begin(facts, file.position, file.published_through, &file.gaps);
+            match file.progress(facts.told.cursor, facts.told.epoch) {
+                Some(RequestProgress {
+                    outcome: RequestOutcome::AlreadyApplied,
+                    ..
+                }) => StartDecision::AlreadyApplied(begin),
+                _ => StartDecision::Resume(begin),
+            }
+        }
+        Course::Fresh => {
             let position = Position::before(facts.told.start);
             StartDecision::Fresh(begin(facts, position, StreamSeq(0), &[]))
         }
+        Course::Apply {
+            rewind,
+            windows,
+            reason,
+            file,
+        } => StartDecision::Apply(Box::new(Apply {
+            rewind: rewind.clone(),
+            windows,
+            reason,
+            begin: begin_moved(facts, rewind, windows, file),
+        })),
     }
 }
 
 fn begin(facts: &StartFacts<'_>, position: Position, stored: StreamSeq, gaps: &[Gap]) -> Begin {
-    let said = facts.checkpoint.map_or(StreamSeq(0), |checkpoint| {
-        checkpoint
-            .published_through
-            .max(checkpoint.position.sequence)
-    });
+    let now = &facts.stream.identity;
+    let said = facts
+        .checkpoint
+        .filter(|checkpoint| checkpoint.stream == *now)
+        .map_or(StreamSeq(0), |checkpoint| {
+            checkpoint
+                .published_through
+                .max(checkpoint.position.sequence)
+        });
     let delivered = facts.consumer_delivered.unwrap_or_default();
     Begin {
         position,
         published_through: stored.max(said).max(delivered),
         gap: unread(facts, position, gaps),
     }
+}
+
+/// After a move the file does not tell what an epoch before may have published, so it is taken to be
+/// everything the stream holds. Sequences of another stream say nothing about this one.
+fn begin_moved(
+    facts: &StartFacts<'_>,
+    rewind: &Rewind,
+    windows: Windows,
+    file: Option<&FileState>,
+) -> Begin {
+    let file = file.filter(|file| file.stream == facts.stream.identity);
+    let stored = file.map_or(StreamSeq(0), |file| file.published_through);
+    let gaps = match (windows, file) {
+        (Windows::Kept, Some(file)) => file.gaps.as_slice(),
+        _ => &[],
+    };
+    let position = Position::before(rewind.first());
+    begin(facts, position, stored.max(facts.stream.last), gaps)
 }
 
 /// The part of what expired unread that no earlier start reported.
@@ -218,158 +286,4 @@ fn unread(facts: &StartFacts<'_>, position: Position, reported: &[Gap]) -> Optio
         to,
         possible: facts.told.filtered,
     })
-}
-
-fn unreadable(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
-    match &facts.file {
-        FileFacts::Corrupt(error) => Some(TerminationMessage::new(
-            ExitReason::Corrupt,
-            format!(
-                "the state file cannot be read ({error}); it is left as it is; restore the volume from a copy, or {BEGIN_ANEW}"
-            ),
-            NO_FACTS,
-        )),
-        FileFacts::NewerSchema { found, supported } => Some(TerminationMessage::new(
-            ExitReason::NewerSchema,
-            format!(
-                "the state file has schema {found}, this worker knows up to {supported}; run the newer version again"
-            ),
-            [
-                ("found", found.to_string()),
-                ("supported", supported.to_string()),
-            ],
-        )),
-        FileFacts::Empty | FileFacts::State(_) => None,
-    }
-}
-
-fn owned_by_other(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
-    let mine = (facts.told.owner, facts.told.partition);
-    let (what, owner, partition) = match (&facts.file, facts.checkpoint) {
-        (FileFacts::State(file), _) if (&file.owner, file.partition) != mine => {
-            ("state file", &file.owner, file.partition)
-        }
-        (_, Some(checkpoint)) if &checkpoint.owner != mine.0 => {
-            ("checkpoint", &checkpoint.owner, mine.1)
-        }
-        _ => return None,
-    };
-    Some(TerminationMessage::new(
-        ExitReason::OwnedByOther,
-        format!(
-            "the {what} belongs to {owner} partition {partition}, this worker is {} partition {}; give this pipeline a name or a volume of its own",
-            mine.0, mine.1
-        ),
-        pairs([("owner", owner as &dyn Display), ("partition", &partition)]),
-    ))
-}
-
-fn fenced(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
-    let mine = facts.told.epoch;
-    let in_file = match &facts.file {
-        FileFacts::State(file) => Some(file.epoch),
-        _ => None,
-    };
-    let newest = in_file.max(facts.checkpoint.map(|checkpoint| checkpoint.epoch))?;
-    (newest > mine).then(|| {
-        TerminationMessage::new(
-            ExitReason::Fenced,
-            format!("epoch {newest} has begun, this worker was started for epoch {mine}"),
-            pairs([("epoch", &mine as &dyn Display), ("newest", &newest)]),
-        )
-    })
-}
-
-fn stream_changed(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
-    let now = &facts.stream.identity;
-    let in_file = match &facts.file {
-        FileFacts::State(file) => Some(&file.stream),
-        _ => None,
-    };
-    let in_checkpoint = facts.checkpoint.map(|checkpoint| &checkpoint.stream);
-    let (who, before) = [
-        ("the state file is", in_file),
-        ("the checkpoint is", in_checkpoint),
-        ("this worker was started", Some(facts.told.stream)),
-    ]
-    .into_iter()
-    .filter_map(|(who, stream)| Some((who, stream?)))
-    .find(|&(_, stream)| stream != now)?;
-    Some(TerminationMessage::new(
-        ExitReason::StreamChanged,
-        format!(
-            "{who} for stream {} created {}, but stream {} was created {}: its sequences mean other events; {BEGIN_ANEW}",
-            before.name, before.created, now.name, now.created
-        ),
-        pairs([
-            ("expected", &before.created as &dyn Display),
-            ("created", &now.created),
-        ]),
-    ))
-}
-
-fn stream_regressed(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
-    let position = match &facts.file {
-        FileFacts::State(file) => file.position,
-        _ => Position::before(facts.told.start),
-    };
-    let name = &facts.stream.identity.name;
-    let last = facts.stream.last;
-    // An older copy of the volume may stand before what was lost; then the checkpoint is the witness.
-    let witness = facts.checkpoint.map_or(position.sequence, |checkpoint| {
-        checkpoint.position.sequence.max(position.sequence)
-    });
-    if witness > last {
-        return Some(TerminationMessage::new(
-            ExitReason::StreamRegressed,
-            format!(
-                "position {witness} is beyond the last sequence {last} of stream {name}: the server lost messages that were applied; restore the stream, or {BEGIN_ANEW}"
-            ),
-            pairs([
-                ("position", &witness as &dyn Display),
-                ("lastSequence", &last),
-            ]),
-        ));
-    }
-    match (position.published, facts.at_position) {
-        (Some(stored), MessageAt::Published(found)) if stored != found => {
-            Some(TerminationMessage::new(
-                ExitReason::StreamRegressed,
-                format!(
-                    "message {} of stream {name} was published {stored} when it was applied and {found} now: the server lost messages and used their sequences again; restore the stream, or {BEGIN_ANEW}",
-                    position.sequence
-                ),
-                pairs([
-                    ("position", &position.sequence as &dyn Display),
-                    ("published", &stored),
-                    ("found", &found),
-                ]),
-            ))
-        }
-        _ => None,
-    }
-}
-
-fn store_regressed(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
-    facts.stores.iter().find_map(StoreFacts::regression)
-}
-
-fn state_lost(facts: &StartFacts<'_>) -> Option<TerminationMessage> {
-    let (FileFacts::Empty, Some(checkpoint)) = (&facts.file, facts.checkpoint) else {
-        return None;
-    };
-    let position = checkpoint.position.sequence;
-    Some(TerminationMessage::new(
-        ExitReason::StateLost,
-        format!(
-            "the checkpoint says position {position}, but the volume is empty: the windows are lost; restore the volume, or {BEGIN_ANEW}"
-        ),
-        pairs([("position", &position as &dyn Display)]),
-    ))
-}
-
-const NO_FACTS: [(&str, &str); 0] = [];
-
-fn pairs<const N: usize>(facts: [(&str, &dyn Display); N]) -> [(String, String); N] {
-    facts.map(|(key, value)| (key.to_owned(), value.to_string()))
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use lookback_protocol::alert::{
-    self, AlertRecord, EventRef, HistoryEntry, RuleKind, RuleRef, Window,
+    self, AlertRecord, EventRef, HistoryEntry, ReplayMark, RuleKind, RuleRef, Window,
 };
 use lookback_protocol::audit::{self, AuditKind, AuditRecord};
 use lookback_protocol::checkpoint::{
@@ -292,12 +292,12 @@ fn requested() -> Record {
         phase: ReplayPhase::Requested,
         message: String::new(),
         requested_at: time("2026-02-03T04:05:06Z"),
+        paused: false,
         since: time("2026-02-03T04:05:07Z"),
         epoch: None,
         of: None,
         plan: None,
         way_back: None,
-        paused: false,
     }
 }
 
@@ -397,8 +397,19 @@ fn correlation_alert() -> AlertRecord {
         prev_seq: 0,
         pipeline: pipeline(),
         epoch: Epoch(3),
+        replay: None,
         engine_digest: DIGEST.to_owned(),
         by: "worker/edr-0".to_owned(),
+    }
+}
+
+fn replayed_alert() -> AlertRecord {
+    AlertRecord {
+        replay: Some(ReplayMark {
+            id: RequestId::new("rules-fixed").unwrap(),
+            epoch: Epoch(2),
+        }),
+        ..detection_alert()
     }
 }
 
@@ -494,6 +505,7 @@ fn the_checkpoint_is_pinned() {
 fn the_alert_record_is_pinned() {
     assert_pinned("alert-correlation.json", &correlation_alert());
     assert_pinned("alert-detection.json", &detection_alert());
+    assert_pinned("alert-replayed.json", &replayed_alert());
 }
 
 #[test]

@@ -126,12 +126,8 @@ impl Stage {
     /// Compares the alerts of each round with one uninterrupted pass over the events.
     pub(super) async fn compare(&self, rounds: usize) -> Result<Vec<Comparison>> {
         let jetstream = jetstream::new(self.nats.client().clone());
-        let segment = Segment {
-            start: StreamSeq(1),
-            filter: Vec::new(),
-            rules: Arc::clone(&self.rules),
-        };
         let config = self.config(1)?;
+        let segment = Segment::whole(&config, Arc::clone(&self.rules));
         let findings = oracle::run(&jetstream, &config, &[segment], self.last).await?;
         ensure!(
             findings.position == self.last,

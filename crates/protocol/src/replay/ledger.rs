@@ -9,6 +9,9 @@ use crate::position::Epoch;
 
 use super::machine::Written;
 
+#[cfg(test)]
+mod tests;
+
 /// What the ledgers say.
 #[derive(Clone, Copy, Debug)]
 pub struct Ledgers<'a> {

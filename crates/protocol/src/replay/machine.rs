@@ -22,6 +22,8 @@ mod phases;
 mod recover;
 mod retire;
 mod say;
+#[cfg(test)]
+mod tests;
 mod written;
 
 pub use decision::{Accepted, Actions, Decision, Effect, Progress, Step, Workers};

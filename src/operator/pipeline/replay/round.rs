@@ -10,18 +10,20 @@ use lookback_protocol::replay::request::ReplayRequest;
 
 use super::plan::{self, Answer, Asked, Checked};
 use super::{facts, written};
+use crate::api::conditions::Reason;
 use crate::api::pipeline::APPROVE;
 use crate::nats::api::{ApiError, Code};
 use crate::nats::audit::{self, AuditError};
 use crate::nats::survey::Survey;
 use crate::operator::controller::Context;
 use crate::operator::pipeline::dereference::Found;
+use crate::operator::pipeline::problem::Problem;
 use crate::operator::pipeline::validate::{self, Chosen};
 
-/// What was decided, and where the pipeline stands.
+/// What was decided, and what a person must know of where the pipeline stands.
 pub(in crate::operator::pipeline) struct Decided {
     pub(in crate::operator::pipeline) decision: Decision,
-    pub(in crate::operator::pipeline) standing: Standing,
+    pub(in crate::operator::pipeline) problem: Option<Problem>,
 }
 
 /// Decides what to do now.
@@ -50,6 +52,7 @@ pub(in crate::operator::pipeline) async fn decide(
         }),
     };
     let standing = ledgers.reconcile();
+    let problem = problem(&standing);
     let suspended = pipeline.spec.suspend;
     let open = written.record.as_ref().filter(|it| !it.phase.is_final());
     let mut answer = Answer::NotAsked;
@@ -87,7 +90,7 @@ pub(in crate::operator::pipeline) async fn decide(
         wanted: wanted.as_ref(),
         written: &written,
         highest: ledgers.highest(),
-        standing: standing.clone(),
+        standing,
         suspended,
         approved: annotations
             .and_then(|all| all.get(APPROVE))
@@ -100,7 +103,18 @@ pub(in crate::operator::pipeline) async fn decide(
         consumers: epochs.as_deref(),
         checkpoint,
     });
-    Decided { decision, standing }
+    Decided { decision, problem }
+}
+
+/// What a person must end before anything can be done.
+fn problem(standing: &Standing) -> Option<Problem> {
+    match standing {
+        Standing::New | Standing::Stands { .. } | Standing::Underway { .. } | Standing::Unknown => {
+            None
+        }
+        Standing::EpochAhead(message) => Some(Problem::new(Reason::EpochAhead, message)),
+        Standing::OwnedByOther(message) => Some(Problem::new(Reason::OwnedByOther, message)),
+    }
 }
 
 async fn ask_plan(

@@ -1,7 +1,6 @@
 //! What the decision over the replay says, and whether the worker is stopped because the spec says so.
 
 use lookback_protocol::checkpoint::{Checkpoint, Phase};
-use lookback_protocol::replay::ledger::Standing;
 use lookback_protocol::replay::machine::{Accepted, Decision, Progress};
 use lookback_protocol::replay::record::{Record, ReplayPhase};
 
@@ -12,12 +11,7 @@ use crate::runtime::telemetry::chain;
 
 /// What is to be said of the replay and of a suspension, also when nothing is wrong with them.
 pub(super) fn problems(observation: &Observation<'_>) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = observation
-        .standing
-        .and_then(standing)
-        .into_iter()
-        .collect();
-    problems.extend(malformed(observation));
+    let mut problems: Vec<Problem> = malformed(observation).into_iter().collect();
     if let Some(decision) = observation.decision {
         problems.push(accepted(decision));
         problems.push(progress(decision, record(observation)));
@@ -34,16 +28,6 @@ fn record<'a>(observation: &Observation<'a>) -> Option<&'a Record> {
 fn malformed(observation: &Observation<'_>) -> Option<Problem> {
     let refused = observation.pipeline.spec.replay.as_ref()?.request().err()?;
     Some(Problem::new(Reason::ReplayRejected, chain(&refused)))
-}
-
-fn standing(standing: &Standing) -> Option<Problem> {
-    match standing {
-        Standing::EpochAhead(message) => Some(Problem::new(Reason::EpochAhead, message)),
-        Standing::OwnedByOther(message) => Some(Problem::new(Reason::OwnedByOther, message)),
-        Standing::New | Standing::Stands { .. } | Standing::Underway { .. } | Standing::Unknown => {
-            None
-        }
-    }
 }
 
 fn accepted(decision: &Decision) -> Problem {

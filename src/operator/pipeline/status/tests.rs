@@ -22,7 +22,7 @@ pub(super) fn status_of(
     now: Timestamp,
     change: impl FnOnce(&mut Dereferenced),
 ) -> DetectionPipelineStatus {
-    status_by(pipeline, now, change, None, None)
+    status_by(pipeline, now, change, None)
 }
 
 /// The same, with what was decided over the replay.
@@ -30,7 +30,6 @@ pub(super) fn status_by(
     pipeline: &DetectionPipeline,
     now: Timestamp,
     change: impl FnOnce(&mut Dereferenced),
-    standing: Option<&Standing>,
     decision: Option<&Decision>,
 ) -> DetectionPipelineStatus {
     let mut facts = running_facts(pipeline);
@@ -46,7 +45,6 @@ pub(super) fn status_by(
         validation: &validation,
         desired: desired.as_ref(),
         refused: &[],
-        standing,
         decision,
         now,
     })
@@ -266,7 +264,6 @@ fn a_pipeline_without_its_config_map_stalls_until_it_is_created() {
         validation: &validation,
         desired: None,
         refused: &[],
-        standing: None,
         decision: None,
         now: now(),
     });
@@ -317,7 +314,6 @@ fn what_apply_could_not_do_is_said() {
         validation: &validation,
         desired: None,
         refused: &refused,
-        standing: None,
         decision: None,
         now: now(),
     });

@@ -47,7 +47,7 @@ fn decided(
     progress: Progress,
 ) -> DetectionPipelineStatus {
     let decision = decision(accepted, progress);
-    status_by(pipeline, now(), |_| {}, None, Some(&decision))
+    status_by(pipeline, now(), |_| {}, Some(&decision))
 }
 
 #[test]
@@ -155,20 +155,6 @@ fn a_completed_replay_stays_named() {
     let pipeline = with_record(record(ReplayPhase::Completed));
     let status = decided(&pipeline, Accepted::Accepted, Progress::NoReplay);
     assert_eq!(on(&status, ReplayInProgress), (False, "Completed"));
-}
-
-#[test]
-fn ledgers_that_contradict_each_other_stall_the_pipeline() {
-    for (standing, reason) in [
-        (Standing::EpochAhead("so".to_owned()), "EpochAhead"),
-        (Standing::OwnedByOther("so".to_owned()), "OwnedByOther"),
-    ] {
-        let decision = decision(Accepted::NoReplay, Progress::NoReplay);
-        let pipeline = pipeline(MINIMAL);
-        let status = status_by(&pipeline, now(), |_| {}, Some(&standing), Some(&decision));
-        assert_eq!(on(&status, StateReady), (False, reason));
-        assert_eq!(on(&status, Stalled), (True, reason));
-    }
 }
 
 #[test]
