@@ -202,7 +202,7 @@ async fn advance(
         applied,
     } = done;
     let refused: Vec<Problem> = problem.into_iter().chain(applied.problems).collect();
-    let status = status::status(&Observation {
+    let observation = Observation {
         pipeline: &found.pipeline,
         facts: &found.facts,
         validation: &validation,
@@ -210,7 +210,9 @@ async fn advance(
         refused: &refused,
         decision: Some(&decision),
         now: Timestamp::now(),
-    });
+    };
+    let status = status::status(&observation);
+    context.metrics.show(key, status::horizon(&observation));
     let pace = &context.pace;
     let wait = match status.phase {
         Some(Phase::Running) => pace.resync,
@@ -238,6 +240,7 @@ async fn end(
     key: &PipelineKey,
     context: &Context,
 ) -> Result<Action, Error> {
+    context.metrics.forget(key.namespace(), key.name());
     let Some(finalizers) = finalizer::without(pipeline) else {
         return Ok(Action::await_change());
     };
