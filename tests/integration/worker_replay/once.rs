@@ -126,7 +126,7 @@ async fn r21_of_the_way_back_and_the_announcement_exactly_one_wins() -> Result<(
             }
             TakeBack::Lost(stands) => {
                 lost += 1;
-                let (stands, _) = stands.context("the checkpoint was deleted")?;
+                let (stands, _) = *stands.context("the checkpoint was deleted")?;
                 assert_eq!(stands.epoch, rig.config.epoch);
                 worker.applied(30).await?;
                 worker.drain().await?;
