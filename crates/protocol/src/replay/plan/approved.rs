@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Bounds, Rejection, StoredState, restore_start};
 use crate::position::{StreamIdentity, StreamSeq};
-use crate::replay::record::Plan;
+use crate::replay::record::{Plan, Windows};
 use crate::replay::request::{Approval, OnTruncated, ReplayRequest};
 use crate::replay::restore::decide_windows;
 
@@ -51,8 +51,9 @@ pub(super) fn hash(request: &ReplayRequest, stream: &StreamIdentity, plan: &Plan
 }
 
 /// Checks a plan against the stream and the state as they are now, when no worker moves the state any
-/// more and the next is not started yet. A plan that runs without approval lets the worker decide anew
-/// over the position it finds; what a person approved is done as it was seen, or not at all.
+/// more and the next is not started yet. Windows that were to be kept are kept, or nothing is done: the
+/// worker may have passed the start meanwhile. What a person approved is done as it was seen, or not at
+/// all.
 ///
 /// # Errors
 /// [`Rejection::Truncated`] when the start has left the stream meanwhile and the request does not want
@@ -78,17 +79,12 @@ pub fn check_again(
     if plan.start < stream.first() && request.on_truncated == OnTruncated::Fail {
         return Err(Rejection::truncated(request.start, stream));
     }
-    if request.approval == Approval::Automatic {
-        return Ok(());
-    }
-    let lost = plan
-        .read_back
-        .as_ref()
-        .filter(|back| back.exact && back.from < stream.first());
-    if let Some(read_back) = lost {
+    let approved = request.approval == Approval::Manual;
+    let exact = plan.read_back.as_ref().filter(|back| back.exact);
+    if let Some(lost) = exact.filter(|back| approved && back.from < stream.first()) {
         return outdated(format!(
             "message {}, from which windows were to be made again, has left the stream",
-            read_back.from
+            lost.from
         ));
     }
     let position = state
@@ -96,7 +92,7 @@ pub fn check_again(
         .map(|state| state.position.sequence);
     let start = restore_start(request, plan.start);
     let (windows, _) = decide_windows(request.state_policy, position, start);
-    if windows != plan.windows {
+    if windows != plan.windows && (approved || plan.windows == Windows::Kept) {
         return outdated(format!(
             "windows were to be {:?} from position {}, and from {} they would be {windows:?}",
             plan.windows,

@@ -598,17 +598,32 @@ fn a_plan_holds_for_one_incarnation_of_the_stream_only() {
 }
 
 #[test]
+fn windows_that_were_to_be_kept_are_not_dropped_because_the_worker_passed_the_start() {
+    let (planned, passed) = (messages(1, 100).at(50), messages(1, 100).at(61));
+    for request in [auto(sequence(61)), manual(sequence(61), StatePolicy::Auto)] {
+        assert_eq!(checked(&planned, &planned, &request), Ok(()));
+        assert_eq!(checked(&planned, &passed, &request), Err("PlanOutdated"));
+    }
+}
+
+#[test]
 fn what_was_approved_is_done_as_it_was_seen_or_not_at_all() {
-    let planned = messages(1, 100).at(50);
-    let passed = messages(1, 100).at(61);
+    let (planned, expired) = (messages(1, 100).at(50), messages(57, 100).at(50));
+    let rebuild = |approval| ReplayRequest {
+        approval,
+        ..request(sequence(61), StatePolicy::Rebuild)
+    };
+    let check = |approval| checked(&planned, &expired, &rebuild(approval));
+    assert_eq!(check(Approval::Manual), Err("PlanOutdated"));
+    assert_eq!(check(Approval::Automatic), Ok(()));
+
+    let (nothing, begun) = (messages(1, 100), messages(1, 100).at(50));
+    let check = |request| checked(&nothing, &begun, &request);
     assert_eq!(
-        checked(&planned, &passed, &manual(sequence(61), StatePolicy::Auto)),
+        check(manual(sequence(61), StatePolicy::Auto)),
         Err("PlanOutdated")
     );
-    assert_eq!(checked(&planned, &passed, &auto(sequence(61))), Ok(()));
-    let expired = messages(57, 100).at(50);
-    let rebuild = manual(sequence(61), StatePolicy::Rebuild);
-    assert_eq!(checked(&planned, &expired, &rebuild), Err("PlanOutdated"));
+    assert_eq!(check(auto(sequence(61))), Ok(()));
 }
 
 #[test]
