@@ -108,6 +108,38 @@ async fn the_api_server_accepts_what_the_documentation_shows() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_api_server_accepts_the_replays_that_the_documentation_shows() -> Result<()> {
+    let world = World::new().await?;
+    world.create(world.spec()).await?;
+    let shown = include_str!("../../docs/replay.md")
+        .split("```")
+        .filter_map(|block| block.strip_prefix("yaml\n"));
+    let parameters = PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    };
+    let mut replays = 0;
+    for fragment in shown {
+        let change: Value = serde_saphyr::from_str(fragment)?;
+        let patched = world
+            .api::<DetectionPipeline>()
+            .patch(
+                NAME,
+                &parameters.clone().validation_strict(),
+                &Patch::Merge(&change),
+            )
+            .await
+            .with_context(|| fragment.to_owned())?;
+        if let Some(replay) = patched.spec.replay {
+            replay.request().with_context(|| fragment.to_owned())?;
+            replays += 1;
+        }
+    }
+    ensure!(replays == 5, "{replays} replays are shown");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_api_server_refuses_changes_of_what_position_and_windows_belong_to() -> Result<()> {
     let world = World::new().await?;
     let mut spec = world.spec();

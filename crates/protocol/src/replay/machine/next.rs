@@ -127,11 +127,17 @@ fn advance(next: &mut Written, facts: &Facts<'_>, mut record: Record) {
         Turn::Plan(plan) => {
             record.epoch = Some(facts.unused_epoch());
             record.of = next.epoch.map(|epoch| state_of(facts, epoch));
-            record.plan = Some(plan);
+            record.plan = Some(*plan);
             enter(next, facts, record, ReplayPhase::Planned, String::new());
         }
         Turn::To(phase, message) => enter(next, facts, record, phase, message),
-        Turn::End(phase, message) => finish(next, facts, record, phase, message),
+        Turn::End(phase, message) => {
+            // A consumer of its epoch may be there, so that the pipeline begins in the one after it.
+            if record.phase >= ReplayPhase::Fencing && next.epoch.is_none() {
+                next.epoch = Some(facts.unused_epoch());
+            }
+            finish(next, facts, record, phase, message);
+        }
         Turn::Back(to, message) => {
             let epoch = facts.unused_epoch();
             record.way_back = Some(WayBack { epoch, to });

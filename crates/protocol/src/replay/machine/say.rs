@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::accept::{self, Acceptance, Known};
 use super::decision::{Accepted, Progress};
-use super::facts::{Check, Claim, Facts, Planned, Workload};
+use super::facts::{Claim, Facts, Planned, Workload};
 use super::phases::EXPIRED;
 use crate::replay::record::{Record, ReplayPhase};
 use crate::replay::request::ReplayRequest;
@@ -208,14 +208,7 @@ fn doing(facts: &Facts<'_>, record: &Record) -> String {
         ReplayPhase::Planned => "is planned",
         ReplayPhase::AwaitingApproval => "waits for the approval of its plan",
         ReplayPhase::Fencing => "the worker before it is stopped",
-        ReplayPhase::CursorCreated => match facts.check {
-            Check::Outdated(what) => {
-                return format!(
-                    "{what}; delete the pipeline, and create it with a start that is there"
-                );
-            }
-            Check::Unknown | Check::Holds => "its consumer is made",
-        },
+        ReplayPhase::CursorCreated => "its consumer is made",
         ReplayPhase::RollingOut => trouble.unwrap_or("its worker is started"),
         ReplayPhase::StateApplied => "the state file is moved",
         ReplayPhase::CatchingUp => trouble.unwrap_or("reads up to its target"),

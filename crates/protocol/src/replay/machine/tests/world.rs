@@ -67,7 +67,7 @@ enum At {
     /// It reads the checkpoint.
     Start,
     /// It has read this and is about to replace it.
-    Raise(Option<Checkpoint>),
+    Raise(Option<Box<Checkpoint>>),
     /// It is about to move the file.
     Apply,
     /// It is about to say so.
@@ -307,8 +307,8 @@ impl World {
         pod.at = match at {
             // A checkpoint beyond its epoch fences it: the process ends and is started again.
             At::Start if seen.as_ref().is_some_and(|seen| seen.epoch > pod.epoch) => At::Start,
-            At::Start => At::Raise(seen),
-            At::Raise(read) if read == seen => self.raise(&pod),
+            At::Start => At::Raise(seen.map(Box::new)),
+            At::Raise(read) if read.as_deref() == seen.as_ref() => self.raise(&pod),
             At::Raise(_) => At::Start,
             At::Apply => {
                 if let Cursor::Rewind(rewind) = &pod.cursor {
