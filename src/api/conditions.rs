@@ -148,7 +148,7 @@ reasons! {
     ForeignStream: NatsReady = False, Stalled, "a stream of that name exists and is not the pipeline's", "delete or rename that stream, or create the pipeline under another name; if the owner that the message names is gone for good, annotate the pipeline with lookback.dev/adopt=<that owner>";
     StreamImmutable: NatsReady = False, Stalled, "one of the pipeline's own streams differs in what the server does not change", "delete that stream if its content may go; the operator creates it again";
     StreamRefused: NatsReady = False, Stalled, "the server refuses one of the pipeline's own streams", "make room or lower spec.alerts, as the server's message asks for";
-    StoreRegressed: NatsReady = False, Stalled, "a stream lost alerts or dead letters that it had acknowledged", "restore the stream, or delete the pipeline with deletionPolicy Delete and create it again";
+    StoreRegressed: NatsReady = False, Stalled, "a stream lost alerts or dead letters that it had acknowledged", "restore the stream, or request a replay with statePolicy Clear or Rebuild and a new id: what is read again is stored again";
     AlertsFull: NatsReady = False, Stalled, "the alerts stream has no room; the worker waits and loses nothing", "raise spec.alerts.maxBytes, or purge alerts that are done with";
     StoreUnavailable: NatsReady = False, Waiting, "a store does not answer; the worker waits and loses nothing", "ends by itself when the stream has a leader again";
     NatsUnknown: NatsReady = Unknown, Waiting, "NATS was not asked yet", "ends by itself once what the other conditions name is there";

@@ -199,9 +199,9 @@ async fn advance(
     let Done {
         validation,
         desired,
-        applied,
+        problems,
     } = done;
-    let refused: Vec<Problem> = problem.into_iter().chain(applied.problems).collect();
+    let refused: Vec<Problem> = problem.into_iter().chain(problems).collect();
     let observation = Observation {
         pipeline: &found.pipeline,
         facts: &found.facts,
@@ -218,7 +218,6 @@ async fn advance(
         Some(Phase::Running) => pace.resync,
         _ => pace.waiting,
     };
-    publish(&found.pipeline, &applied.notices, context).await;
     write_status(&found.pipeline, &status, context).await?;
     let soon = decision.look_again.unwrap_or(wait);
     Ok(Action::requeue(wait.min(soon)))
