@@ -182,6 +182,7 @@ pub(crate) fn server() -> ServerFacts {
             first: StreamSeq(101),
             first_time: Some(at("2026-11-20T00:00:00Z")),
             last: StreamSeq(500),
+            last_time: Some(at("2026-11-21T11:59:58Z")),
             subjects: vec!["events.>".to_owned()],
             max_age: None,
             messages: Fill {
