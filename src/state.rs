@@ -141,8 +141,8 @@ impl StateFile {
     }
 
     /// Moves the file as a request asks, in one transaction: windows kept or dropped, its row in the
-    /// ledger, owner, epoch, stream and position, a new segment of the lineage. Counters and PubAcks
-    /// stay. When it returns, all of it is on the disk.
+    /// ledger, owner, epoch, stream and position, a new segment of the lineage. Counters stay, PubAcks
+    /// too unless it begins anew. When it returns, all of it is on the disk.
     ///
     /// # Errors
     /// [`StateError::Refused`] when the file is another owner's or partition's, or of this epoch or a
@@ -158,6 +158,9 @@ impl StateFile {
                     before.is_some()
                 }
             };
+            if apply.begins_anew() {
+                meta::forget_acknowledged(transaction)?;
+            }
             if let Some(gap) = &apply.begin.gap {
                 meta::append_gap(transaction, gap)?;
             }

@@ -145,10 +145,10 @@ reasons! {
     JetStreamDisabled: NatsReady = False, Stalled, "the account has no JetStream", "enable JetStream for the account";
     SecretMissing: NatsReady = False, Stalled, "a Secret that spec.nats names does not exist", "create the Secret";
     SecretKeyMissing: NatsReady = False, Stalled, "a Secret lacks the key that spec.nats names", "add the key to the Secret";
-    ForeignStream: NatsReady = False, Stalled, "a stream of that name exists and is not the pipeline's", "delete or rename that stream, or create the pipeline under another name";
+    ForeignStream: NatsReady = False, Stalled, "a stream of that name exists and is not the pipeline's", "delete or rename that stream, or create the pipeline under another name; if the owner that the message names is gone for good, annotate the pipeline with lookback.dev/adopt=<that owner>";
     StreamImmutable: NatsReady = False, Stalled, "one of the pipeline's own streams differs in what the server does not change", "delete that stream if its content may go; the operator creates it again";
     StreamRefused: NatsReady = False, Stalled, "the server refuses one of the pipeline's own streams", "make room or lower spec.alerts, as the server's message asks for";
-    StoreRegressed: NatsReady = False, Stalled, "a stream lost alerts or dead letters that it had acknowledged", "restore the stream, or delete the pipeline with deletionPolicy Delete and create it again";
+    StoreRegressed: NatsReady = False, Stalled, "a stream lost alerts or dead letters that it had acknowledged", "restore the stream, or request a replay with statePolicy Clear or Rebuild and a new id: what is read again is stored again";
     AlertsFull: NatsReady = False, Stalled, "the alerts stream has no room; the worker waits and loses nothing", "raise spec.alerts.maxBytes, or purge alerts that are done with";
     StoreUnavailable: NatsReady = False, Waiting, "a store does not answer; the worker waits and loses nothing", "ends by itself when the stream has a leader again";
     NatsUnknown: NatsReady = Unknown, Waiting, "NATS was not asked yet", "ends by itself once what the other conditions name is there";
@@ -157,7 +157,7 @@ reasons! {
     SourceUnsupported: ConsumerReady = False, Stalled, "the source stream has no Limits retention, so reading would take events from others", "read from a stream with Limits retention, for example a mirror or source of this one";
     StreamChanged: ConsumerReady = False, Stalled, "the source stream was deleted and created again: its sequences mean other events", "request a replay with statePolicy Clear or Rebuild and a new id: it binds the state file to the stream as it is now";
     StreamRegressed: ConsumerReady = False, Stalled, "the source stream lost messages that were applied", "restore the stream, or request a replay with statePolicy Clear or Rebuild and a new id: it binds the state file to the stream as it is now";
-    ForeignConsumer: ConsumerReady = False, Stalled, "a consumer of that name exists and is not the pipeline's", "delete that consumer";
+    ForeignConsumer: ConsumerReady = False, Stalled, "a consumer of that name exists and is not the pipeline's", "delete that consumer; if the owner that the message names is gone for good, annotate the pipeline with lookback.dev/adopt=<that owner>";
     ConsumerRefused: ConsumerReady = False, Stalled, "the server refuses the consumer", "correct spec.source.subjects, or allow what the server's message names";
     ConsumerMissing: ConsumerReady = False, Waiting, "the consumer is gone", "ends by itself: the operator creates it again";
     Fenced: ConsumerReady = False, Waiting, "another worker has taken the partition over", "ends by itself when the one that was replaced has stopped";

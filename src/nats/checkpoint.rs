@@ -96,7 +96,7 @@ pub enum TakeBack {
     Won(Revision),
     /// Another write came first, and this is what stands now; `None` when a person deleted it. Should
     /// it be of the operator's own new epoch, then an earlier try had won, and a worker went on from it.
-    Lost(Option<(Checkpoint, Revision)>),
+    Lost(Option<Box<(Checkpoint, Revision)>>),
 }
 
 /// Writes `checkpoint` over the revision that the decision to do so was made from (`None`: over
@@ -132,7 +132,7 @@ fn decided(
     match stands {
         Some((checkpoint, revision)) if checkpoint == *ours => Some(TakeBack::Won(revision)),
         stands if stands.as_ref().map(|(_, revision)| *revision) == expected => None,
-        stands => Some(TakeBack::Lost(stands)),
+        stands => Some(TakeBack::Lost(stands.map(Box::new))),
     }
 }
 

@@ -40,6 +40,8 @@ pub struct StreamState {
     pub first_ts: Timestamp,
     /// The last sequence ever stored.
     pub last_seq: u64,
+    /// When that was stored; meaningless when there never was a message.
+    pub last_ts: Timestamp,
 }
 
 impl ObservedStream {

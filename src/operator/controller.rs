@@ -169,6 +169,8 @@ fn settle(
         Ok((object, action)) => debug!(%object, ?action, "Reconciled"),
         Err(controller::Error::ObjectNotFound(object)) => {
             debug!(%object, "Gone");
+            let namespace = object.namespace.as_deref().unwrap_or_default();
+            context.metrics.forget(namespace, &object.name);
             context.backoffs.forget(&object.into_kind_unchecked(()));
         }
         Err(controller::Error::ReconcilerFailed(..)) => {}

@@ -1,5 +1,8 @@
 //! The operator's metrics.
 
+use std::sync::atomic::AtomicU64;
+
+use lookback_protocol::names::PipelineKey;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,7 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// What the operator counts. Labels come from closed sets; no object's name is among them.
+/// What the operator counts and measures. Labels come from closed sets; what is about one pipeline has
+/// its name for a label, and goes when the pipeline goes.
 #[derive(Clone, Debug)]
 pub struct OperatorMetrics {
     /// How long reconciles take.
@@ -15,6 +19,24 @@ pub struct OperatorMetrics {
     results: Family<Outcome, Counter>,
     /// 1 while this replica leads.
     pub leader: Gauge,
+    horizon: Family<Pipeline, Gauge<f64, AtomicU64>>,
+    above_horizon: Family<Pipeline, Gauge>,
+}
+
+/// How far back the source stream of a pipeline goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Horizon {
+    /// The age of its oldest message, in seconds.
+    pub seconds: f64,
+    /// Sequences from that message up to the position of the worker: how many may leave the stream
+    /// before one leaves it unread. Negative when some have.
+    pub above: Option<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Pipeline {
+    namespace: String,
+    name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -25,12 +47,28 @@ struct Outcome {
 impl OperatorMetrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
+        let pipelines = registry.sub_registry_with_prefix("pipeline");
+        let (horizon, above_horizon) = (Family::default(), Family::default());
+        pipelines.register_with_unit(
+            "replay_horizon",
+            "The age of the oldest message in the source stream: how far back a replay can go",
+            Unit::Seconds,
+            Family::clone(&horizon),
+        );
+        pipelines.register_with_unit(
+            "position_above_horizon",
+            "Sequences from the oldest message in the source stream up to the worker's position; below zero events left unread",
+            Unit::Other("events".to_owned()),
+            Family::clone(&above_horizon),
+        );
         let registry = registry.sub_registry_with_prefix("operator");
         let buckets = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
         let metrics = Self {
             reconcile_seconds: Histogram::new(buckets),
             results: Family::default(),
             leader: Gauge::default(),
+            horizon,
+            above_horizon,
         };
         registry.register_with_unit(
             "reconcile",
@@ -55,6 +93,36 @@ impl OperatorMetrics {
     pub fn count(&self, result: &'static str) {
         self.results.get_or_create(&Outcome { result }).inc();
     }
+
+    /// Shows the horizon of a pipeline, or nothing while it is not known.
+    pub fn show(&self, key: &PipelineKey, horizon: Option<Horizon>) {
+        let Some(Horizon { seconds, above }) = horizon else {
+            return self.forget(key.namespace(), key.name());
+        };
+        let pipeline = Pipeline::new(key.namespace(), key.name());
+        self.horizon.get_or_create(&pipeline).set(seconds);
+        if let Some(above) = above {
+            self.above_horizon.get_or_create(&pipeline).set(above);
+        } else {
+            self.above_horizon.remove(&pipeline);
+        }
+    }
+
+    /// Shows nothing more of a pipeline.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        let pipeline = Pipeline::new(namespace, name);
+        self.horizon.remove(&pipeline);
+        self.above_horizon.remove(&pipeline);
+    }
+}
+
+impl Pipeline {
+    fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -69,5 +137,41 @@ mod tests {
         let page = metrics::encode(&registry);
         let line = "lookback_operator_reconciles_total{result=\"Apply\"} 1";
         assert!(page.contains(line), "{page}");
+    }
+
+    #[test]
+    fn a_pipeline_is_shown_until_it_goes() {
+        let mut registry = metrics::registry();
+        let metrics = OperatorMetrics::register(&mut registry);
+        let key = PipelineKey::new("detections", "edr").unwrap();
+        let shown = |seconds, above| metrics.show(&key, Some(Horizon { seconds, above }));
+        let labels = "{namespace=\"detections\",name=\"edr\"}";
+        let horizon = format!("lookback_pipeline_replay_horizon_seconds{labels} 90.5");
+        let above = format!("lookback_pipeline_position_above_horizon_events{labels} -3");
+        shown(90.5, Some(-3));
+        let page = metrics::encode(&registry);
+        assert!(page.contains(&horizon) && page.contains(&above), "{page}");
+        shown(90.5, None);
+        let page = metrics::encode(&registry);
+        assert!(
+            page.contains(&horizon) && !page.contains(labels_of(&above)),
+            "{page}"
+        );
+        metrics.show(&key, None);
+        assert!(
+            !metrics::encode(&registry).contains(labels),
+            "it is still shown"
+        );
+        shown(1.0, Some(1));
+        metrics.forget("detections", "edr");
+        assert!(
+            !metrics::encode(&registry).contains(labels),
+            "it is still shown"
+        );
+    }
+
+    /// The line of a sample without its value.
+    fn labels_of(line: &str) -> &str {
+        line.rsplit_once(' ').map_or(line, |(labels, _)| labels)
     }
 }

@@ -199,10 +199,10 @@ async fn advance(
     let Done {
         validation,
         desired,
-        applied,
+        problems,
     } = done;
-    let refused: Vec<Problem> = problem.into_iter().chain(applied.problems).collect();
-    let status = status::status(&Observation {
+    let refused: Vec<Problem> = problem.into_iter().chain(problems).collect();
+    let observation = Observation {
         pipeline: &found.pipeline,
         facts: &found.facts,
         validation: &validation,
@@ -210,13 +210,14 @@ async fn advance(
         refused: &refused,
         decision: Some(&decision),
         now: Timestamp::now(),
-    });
+    };
+    let status = status::status(&observation);
+    context.metrics.show(key, status::horizon(&observation));
     let pace = &context.pace;
     let wait = match status.phase {
         Some(Phase::Running) => pace.resync,
         _ => pace.waiting,
     };
-    publish(&found.pipeline, &applied.notices, context).await;
     write_status(&found.pipeline, &status, context).await?;
     let soon = decision.look_again.unwrap_or(wait);
     Ok(Action::requeue(wait.min(soon)))
@@ -238,6 +239,7 @@ async fn end(
     key: &PipelineKey,
     context: &Context,
 ) -> Result<Action, Error> {
+    context.metrics.forget(key.namespace(), key.name());
     let Some(finalizers) = finalizer::without(pipeline) else {
         return Ok(Action::await_change());
     };

@@ -11,7 +11,7 @@ use super::{Identity, ledger, meta};
 
 pub(super) fn facts(connection: &Connection) -> Result<FileFacts, StateError> {
     match state(connection)? {
-        Some(state) => Ok(FileFacts::State(state)),
+        Some(state) => Ok(FileFacts::State(Box::new(state))),
         None => Ok(FileFacts::Empty),
     }
 }

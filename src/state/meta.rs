@@ -144,6 +144,14 @@ pub(super) fn forget_gaps(transaction: &Transaction<'_>) -> Result<(), StateErro
     Ok(())
 }
 
+/// What a store lost is accepted when a request begins anew: what it reads again is stored again.
+pub(super) fn forget_acknowledged(transaction: &Transaction<'_>) -> Result<(), StateError> {
+    transaction
+        .execute("DELETE FROM stores", [])
+        .during("forget PubAck sequences")?;
+    Ok(())
+}
+
 pub(super) fn acknowledged(connection: &Connection) -> Result<BTreeMap<String, u64>, StateError> {
     connection
         .prepare_cached("SELECT stream, acknowledged FROM stores")

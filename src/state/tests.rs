@@ -117,7 +117,7 @@ impl Volume {
 
 fn state(file: &StateFile) -> lookback_protocol::start::FileState {
     match file.facts().unwrap() {
-        FileFacts::State(state) => state,
+        FileFacts::State(state) => *state,
         other => panic!("{other:?}"),
     }
 }

@@ -57,7 +57,7 @@ impl Applying<'_> {
             epoch: config.epoch,
             phase: Phase::Applying,
             stream: config.source.stream.clone(),
-            position: self.position(held.as_ref()),
+            position: self.position(held.as_deref()),
             published_through: apply.begin.published_through,
             engine_digest: config.rules.engine_digest.clone(),
             groups: said.map_or(0, |said| said.groups),

@@ -1,5 +1,6 @@
 //! The integration tests: adapters, worker and operator against real servers.
 
+mod api_gate;
 mod nats_audit;
 mod nats_checkpoint;
 mod nats_connect;
@@ -13,7 +14,17 @@ mod operator_fixture;
 mod operator_lifecycle;
 mod operator_pipeline;
 mod operator_role;
+mod operator_suspend;
 mod process_fixture;
+mod replay_back;
+mod replay_crash;
+mod replay_decision;
+mod replay_fixture;
+mod replay_loss;
+mod replay_once;
+mod replay_outputs;
+mod replay_plan;
+mod replay_suspend;
 mod stand;
 mod stand_works;
 mod worker;
@@ -21,6 +32,7 @@ mod worker_delivery;
 mod worker_events;
 mod worker_fixture;
 mod worker_process;
+mod worker_replay;
 mod worker_rules;
 mod worker_server;
 mod worker_state;

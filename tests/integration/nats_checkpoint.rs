@@ -251,7 +251,10 @@ async fn a_worker_that_was_first_cannot_be_taken_back() -> Result<()> {
     let revision = checkpoints.store(&applying, Some(before)).await?;
     for expected in [None, Some(before)] {
         let taken = take_back(&fixture.nats, 0, &taken_back(), expected).await?;
-        assert_eq!(taken, TakeBack::Lost(Some((applying.clone(), revision))));
+        assert_eq!(
+            taken,
+            TakeBack::Lost(Some(Box::new((applying.clone(), revision))))
+        );
     }
     assert_eq!(checkpoints.load().await?, Some((applying, revision)));
     Ok(())
@@ -338,7 +341,7 @@ async fn of_an_operator_and_a_worker_on_three_replicas_one_wins_each_round() -> 
         let stands = of(&nodes[0]).load().await?.context("no checkpoint")?;
         match (stored, taken) {
             (Ok(theirs), Ok(TakeBack::Lost(Some(found)))) => {
-                assert_eq!((found, theirs), (stands.clone(), stands.1));
+                assert_eq!((*found, theirs), (stands.clone(), stands.1));
             }
             (Ok(theirs), Err(CheckpointError::Conflict)) => assert_eq!(theirs, stands.1),
             (Err(CheckpointError::Conflict), Ok(TakeBack::Won(won))) => {

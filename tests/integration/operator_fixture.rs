@@ -21,12 +21,15 @@ use lookback::api::status::{Condition, Phase};
 use lookback::api::{DetectionPipeline, DetectionPipelineStatus};
 use lookback::nats::checkpoint::JetStreamCheckpoints;
 use lookback::nats::connect::{Nats, Options, Target};
+use lookback::nats::consumers;
+use lookback::nats::desired::DesiredConsumer;
 use lookback::operator::controller::Scope;
 use lookback::operator::{self, OperatorError, Pace, Settings};
 use lookback::runtime::admin;
 use lookback::worker::ports::Checkpoints;
 use lookback_dev::support::{ApiServer, NatsServer, eventually};
 use lookback_protocol::checkpoint::{self, Checkpoint};
+use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
 use lookback_protocol::replay::machine::Limits;
@@ -279,6 +282,23 @@ impl World {
         let mut store = JetStreamCheckpoints::new(nats, &self.key(), 0);
         let before = store.load().await?.map(|(_, revision)| revision);
         store.store(checkpoint, before).await?;
+        Ok(())
+    }
+
+    /// A consumer as an earlier epoch of this pipeline left it.
+    pub(crate) async fn create_consumer(&self, epoch: Epoch) -> Result<()> {
+        let owner = Owner {
+            cluster: CLUSTER.to_owned(),
+            pipeline: self.key(),
+        };
+        let desired = DesiredConsumer {
+            stream: STREAM.to_owned(),
+            name: self.key().consumer(0, epoch),
+            filter_subjects: Vec::new(),
+            metadata: ConsumerMetadata::new(&owner, epoch, StreamSeq(1)).to_map(),
+            adopt: None,
+        };
+        consumers::ensure(&self.connect().await?, &desired).await?;
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use lookback::operator::lease::Timing;
 use lookback_dev::support::eventually;
 use lookback_protocol::checkpoint;
 use lookback_protocol::names::STATE_STREAM;
+use lookback_protocol::position::Epoch;
 use serde_json::{Value, json};
 
 use crate::operator_fixture::{NAME, Operator, SOON, STREAM, World};
@@ -228,7 +229,8 @@ async fn a_pipeline_created_again_adopts_what_it_left() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_pipeline_that_deletes_takes_its_streams_consumer_and_checkpoint_along() -> Result<()> {
+async fn a_pipeline_that_deletes_takes_its_streams_all_its_consumers_and_its_checkpoint_along()
+-> Result<()> {
     let world = World::new().await?;
     let operator = world.operator().await?;
     let mut spec = world.spec();
@@ -239,6 +241,11 @@ async fn a_pipeline_that_deletes_takes_its_streams_consumer_and_checkpoint_along
     world
         .write(&world.checkpoint(checkpoint::Phase::Started).await?)
         .await?;
+    operator.end().await?;
+    for epoch in [Epoch(2), Epoch(12)] {
+        world.create_consumer(epoch).await?;
+    }
+    let operator = world.operator().await?;
     world
         .api::<DetectionPipeline>()
         .delete(NAME, &DeleteParams::default())

@@ -44,6 +44,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use lookback::api::DetectionPipeline;
 use lookback::operator::Settings;
@@ -126,6 +127,20 @@ impl Stand {
         ensure!(self.operator.is_none(), "an operator runs already");
         self.operator = Some(self.world.operator_with(settings).await?);
         Ok(())
+    }
+
+    /// The same with another way to the API server.
+    pub(crate) async fn start_operator_as(&mut self, client: Client) -> Result<()> {
+        ensure!(self.operator.is_none(), "an operator runs already");
+        let settings = self.world.settings();
+        self.operator = Some(self.world.operator_as(client, settings).await?);
+        Ok(())
+    }
+
+    /// Waits until the operator came so many more times to the end of a reconcile.
+    pub(crate) async fn reconciles(&self, more: u64) -> Result<()> {
+        let operator = self.operator.as_ref().context("no operator runs")?;
+        operator.reconciles(more).await
     }
 
     /// Ends the operator at whatever await it is.

@@ -139,7 +139,7 @@ pub(crate) struct Rig {
     pub(crate) config: WorkerConfig,
     rule_files: Vec<RuleFile>,
     /// Everything that ever ran here.
-    rule_sets: Vec<Arc<RuleSet>>,
+    pub(crate) rule_sets: Vec<Arc<RuleSet>>,
     volume: TempDir,
     state_dir: PathBuf,
     published: usize,
@@ -251,9 +251,13 @@ impl Rig {
         let source = &self.config.source;
         DesiredConsumer {
             stream: STREAM.to_owned(),
-            name: CONSUMER.to_owned(),
+            name: source.consumer.clone(),
             filter_subjects: source.subjects.clone(),
-            metadata: ConsumerMetadata::new(&self.config.owner, EPOCH, source.start).to_map(),
+            metadata: ConsumerMetadata {
+                cursor: self.config.cursor.clone(),
+                ..ConsumerMetadata::new(&self.config.owner, self.config.epoch, source.start)
+            }
+            .to_map(),
             adopt: None,
         }
     }
@@ -400,7 +404,7 @@ impl Rig {
     /// What the consumer has delivered and what was acknowledged: (delivered, ack floor).
     pub(crate) async fn cursor(&self) -> Result<(u64, u64)> {
         let stream = self.js.get_stream_no_info(STREAM).await?;
-        let info = stream.consumer_info(CONSUMER).await?;
+        let info = stream.consumer_info(&self.config.source.consumer).await?;
         Ok((
             info.delivered.stream_sequence,
             info.ack_floor.stream_sequence,
@@ -410,7 +414,10 @@ impl Rig {
     /// Pulls that the server would serve now.
     pub(crate) async fn waiting_pulls(&self) -> Result<usize> {
         let stream = self.js.get_stream_no_info(STREAM).await?;
-        Ok(stream.consumer_info(CONSUMER).await?.num_waiting)
+        Ok(stream
+            .consumer_info(&self.config.source.consumer)
+            .await?
+            .num_waiting)
     }
 }
 

@@ -84,7 +84,7 @@ pub enum FileFacts {
         supported: u32,
     },
     /// A state file.
-    State(FileState),
+    State(Box<FileState>),
 }
 
 /// The identity and position of a state file.
@@ -187,6 +187,14 @@ pub struct Apply {
     pub reason: Reason,
     /// From where it goes on then.
     pub begin: Begin,
+}
+
+impl Apply {
+    /// Whether it needs nothing of the state before, and so also ends what is wrong with it.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        course::begins_anew(self.rewind.state_policy)
+    }
 }
 
 /// From where, and what may already have happened beyond it.

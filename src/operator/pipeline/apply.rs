@@ -20,7 +20,7 @@ use crate::operator::lease::NotLeader;
 use crate::operator::pipeline::build::Desired;
 use crate::operator::pipeline::dereference::Found;
 use crate::operator::pipeline::problem::Problem;
-use crate::operator::report::Notice;
+use crate::operator::pipeline::publish;
 
 /// Why a step had to stop half way.
 #[derive(Debug, thiserror::Error)]
@@ -60,15 +60,6 @@ impl Error {
     }
 }
 
-/// What applying came to.
-#[derive(Debug, Default)]
-pub struct Applied {
-    /// What could not be had, and what someone must do.
-    pub problems: Vec<Problem>,
-    /// What people should hear of.
-    pub notices: Vec<Notice>,
-}
-
 /// Stops the workers and changes nothing else: what is asked for now cannot be built, and what runs must
 /// not run on.
 ///
@@ -79,7 +70,7 @@ pub async fn stop(found: &Found, key: &PipelineKey, context: &Context) -> Result
     workers::stop(&context.client, key, found.set.as_ref()).await
 }
 
-/// Applies everything.
+/// Applies everything; returns what could not be had, and what someone must do.
 ///
 /// # Errors
 /// [`Error`] names the object on which it stopped.
@@ -88,7 +79,7 @@ pub async fn apply(
     found: &Found,
     key: &PipelineKey,
     context: &Context,
-) -> Result<Applied, Error> {
+) -> Result<Vec<Problem>, Error> {
     // Without `..`: a new object fails to compile here instead of silently never being applied.
     let Desired {
         streams,
@@ -102,16 +93,19 @@ pub async fn apply(
         hold_template,
     } = desired;
     lead(key, context)?;
-    let mut applied = Applied::default();
+    let mut problems = Vec::new();
     if let Some(nats) = &found.nats {
-        jetstream::apply(nats, streams, consumer, found, &mut applied).await;
+        let reached = jetstream::apply(nats, streams, consumer, found).await;
+        // At once: what is done is not done again for being told when a later object fails.
+        publish(&found.pipeline, &reached.notices, context).await;
+        problems = reached.problems;
     }
     // Known before anything of Kubernetes is added to the problems.
-    let stores_are_there = applied.problems.is_empty();
+    let stores_are_there = problems.is_empty();
 
     lead(key, context)?;
     let client = &context.client;
-    let mut note = |result: Result<(), Problem>| applied.problems.extend(result.err());
+    let mut note = |result: Result<(), Problem>| problems.extend(result.err());
     note(
         kubernetes::apply(client, key, service_account)
             .await?
@@ -130,10 +124,10 @@ pub async fn apply(
         note(volumes::grow(client, key, volume, &found.facts.volumes).await?);
     }
     if !stores_are_there {
-        return Ok(applied);
+        return Ok(problems);
     }
     if *hold_template && workers::is_held(found.set.as_ref(), stateful_set) {
-        return Ok(applied);
+        return Ok(problems);
     }
     let stateful_set = workers::onto(stateful_set, found.set.as_ref());
     match kubernetes::apply(client, key, &stateful_set).await? {
@@ -141,9 +135,9 @@ pub async fn apply(
             lead(key, context)?;
             garbage::collect(client, key, config_maps, &found.pods, &stateful_set).await?;
         }
-        Err(problem) => applied.problems.push(problem),
+        Err(problem) => problems.push(problem),
     }
-    Ok(applied)
+    Ok(problems)
 }
 
 fn lead(key: &PipelineKey, context: &Context) -> Result<(), Error> {

@@ -135,6 +135,8 @@ pub struct SourceFacts {
     pub first_time: Option<Timestamp>,
     /// The last sequence ever stored.
     pub last: StreamSeq,
+    /// When that was stored; `None` when there never was a message.
+    pub last_time: Option<Timestamp>,
     /// What it takes; empty for a mirror.
     pub subjects: Vec<String>,
     /// How long it keeps a message; `None` for ever.

@@ -1,5 +1,7 @@
 //! Which changes of the status are worth an Event: that the phase changed, or why it is what it is;
-//! and what was lost, parked or left out while the pipeline runs on.
+//! and what was lost, parked or left out while the pipeline runs on; and the story of a replay.
+
+mod replay;
 
 use crate::api::DetectionPipelineStatus;
 use crate::api::conditions::ConditionType;
@@ -18,7 +20,8 @@ pub(super) fn changes(
     before: Option<&DetectionPipelineStatus>,
     now: &DetectionPipelineStatus,
 ) -> Vec<Notice> {
-    let mut notices: Vec<Notice> = phase(before, now).into_iter().collect();
+    let mut notices = replay::changes(before, now);
+    notices.extend(phase(before, now));
     for wanted in NEWS {
         let news = news(before, now, wanted);
         let news = news.filter(|news| notices.iter().all(|said| said.reason != news.reason));

@@ -21,6 +21,7 @@ use crate::api::conditions::{ConditionType, Effect, Reason};
 use crate::api::status::{
     DetectionPipelineStatus, MAX_PROBLEMS, Phase, RuleProblemStatus, RulesStatus,
 };
+use crate::operator::metrics::Horizon;
 use conditions::Finding;
 
 /// How often position, lag and counts are written while they move.
@@ -66,6 +67,21 @@ pub fn status(observation: &Observation<'_>) -> DetectionPipelineStatus {
         alerts: numbers.alerts,
         dead_letters: numbers.dead_letters,
     }
+}
+
+/// How far back the source stream goes; unknown while it is empty or not looked at.
+#[must_use]
+pub fn horizon(observation: &Observation<'_>) -> Option<Horizon> {
+    let source = observation.server()?.source.as_ref()?;
+    let age = observation.now.duration_since(source.first_time?);
+    let above = worker::checkpoint(observation).and_then(|checkpoint| {
+        let next = i64::try_from(checkpoint.position.sequence.next().0).ok()?;
+        Some(next - i64::try_from(source.first.0).ok()?)
+    });
+    Some(Horizon {
+        seconds: age.as_secs_f64(),
+        above,
+    })
 }
 
 impl<'a> Observation<'a> {

@@ -9,8 +9,7 @@ use lookback_protocol::config::Cursor;
 use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
-use lookback_protocol::replay::machine::Limits;
-use lookback_protocol::replay::machine::Workers;
+use lookback_protocol::replay::machine::{Limits, Workers};
 use lookback_protocol::replay::record::{Plan, Record, ReplayPhase, Windows};
 use lookback_protocol::replay::request::{ReplayRequest, ReplayStart, StatePolicy};
 use lookback_protocol::termination::{ExitReason, TerminationMessage};
@@ -183,6 +182,7 @@ pub(crate) fn server() -> ServerFacts {
             first: StreamSeq(101),
             first_time: Some(at("2026-11-20T00:00:00Z")),
             last: StreamSeq(500),
+            last_time: Some(at("2026-11-21T11:59:58Z")),
             subjects: vec!["events.>".to_owned()],
             max_age: None,
             messages: Fill {

@@ -25,6 +25,8 @@ use crate::api::conditions::Reason;
 use crate::api::pipeline::{ADOPT, AccessMode, DeletionPolicy, LogLevel, StorageSpec};
 use crate::api::{self, Bytes, DetectionPipeline, DetectionPipelineSpec};
 
+use nats::Owners;
+
 pub use rules::{Chosen, Compiler};
 pub use spec::needed_secrets;
 
@@ -53,6 +55,10 @@ pub struct RulesReport {
 pub struct ValidatedPipeline {
     /// Cluster, namespace and name.
     pub owner: Owner,
+    /// Whose streams, consumers and state file it takes over.
+    pub adopt: Option<Owner>,
+    /// Another one is another pod; may be empty.
+    pub restart_nonce: String,
     /// For every Kubernetes object except volumes that are retained.
     pub owner_reference: OwnerReference,
     /// The epoch, what becomes of the state file when it begins, and what the workers do.
@@ -272,8 +278,13 @@ pub fn validate(
     };
     let mut problems = spec::problems(spec);
     let turn = turn::of(workers, pipeline, facts);
+    let adopt = adopted(pipeline);
     let secrets = nats::missing_secrets(&facts.secrets);
-    let readable = nats::readable(&spec.source, &owner, facts, turn.as_ref());
+    let owners = Owners {
+        me: &owner,
+        adopt: adopt.as_ref(),
+    };
+    let readable = nats::readable(&spec.source, owners, facts, turn.as_ref());
     let can_build = problems.is_empty() && secrets.is_empty();
     problems.extend(secrets);
     problems.extend(chosen.problem);
@@ -291,6 +302,8 @@ pub fn validate(
         ValidatedPipeline {
             owner_reference: owner_reference(pipeline),
             owner,
+            adopt,
+            restart_nonce: spec.restart_nonce.clone(),
             turn,
             nats: spec::nats(&spec.nats),
             source: ValidatedSource {

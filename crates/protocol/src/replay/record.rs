@@ -82,7 +82,8 @@ pub struct Record {
     /// The epoch it begins; set when it is planned, and never given to another request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
-    /// The epoch whose state file it moves; absent when the pipeline begins with it.
+    /// The epoch whose state file it moves, or the first whose file it may be when those after it were
+    /// undone before they began; absent when the pipeline begins with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<Epoch>,
     /// What it does, decided once.

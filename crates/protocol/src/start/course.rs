@@ -39,7 +39,7 @@ pub(super) enum Found {
 
 pub(super) fn course<'a>(facts: &'a StartFacts<'a>) -> Course<'a> {
     let file = match &facts.file {
-        FileFacts::State(file) => Some(file),
+        FileFacts::State(file) => Some(&**file),
         FileFacts::Empty | FileFacts::Corrupt(_) | FileFacts::NewerSchema { .. } => None,
     };
     if let Some(file) = file.filter(|file| goes_on(facts, file)) {
@@ -120,7 +120,7 @@ fn apply<'a>(
     // not dropped without a word.
     let stored = moved
         .map(|file| file.position.sequence)
-        .or(said.map(|checkpoint| checkpoint.position.sequence));
+        .or_else(|| said.map(|checkpoint| checkpoint.position.sequence));
     let (windows, reason) = decide_windows(rewind.state_policy, stored, start);
     let at_hand = match file {
         Some(file) => Some(file.epoch) == rewind.of,

@@ -28,7 +28,7 @@ impl StoreFacts {
             TerminationMessage::new(
                 ExitReason::StoreRegressed,
                 format!(
-                    "stream {stream} acknowledged sequence {acknowledged} and now ends at {last}: the server lost what was stored; restore the stream, or {BEGIN_ANEW}"
+                    "stream {stream} acknowledged sequence {acknowledged} and now ends at {last}: the server lost what was stored; restore the stream, or {REWIND}: what it reads again is stored again"
                 ),
                 pairs([
                     ("stream", stream as &dyn Display),
@@ -55,7 +55,7 @@ pub(super) fn of_the_streams(
     let state = State::of(facts, course);
     stream_changed(facts, &state)
         .or_else(|| stream_regressed(facts, &state))
-        .or_else(|| facts.stores.iter().find_map(StoreFacts::regression))
+        .or_else(|| state.stores.iter().find_map(StoreFacts::regression))
 }
 
 /// What a sequence or a stream is compared with.
@@ -64,16 +64,19 @@ struct State<'a> {
     checkpoint: Option<&'a Checkpoint>,
     /// Where it will stand; nothing when it is refused anyhow.
     begins: Option<Position>,
+    stores: &'a [StoreFacts],
 }
 
 impl<'a> State<'a> {
     fn of(facts: &'a StartFacts<'a>, course: &Course<'a>) -> Self {
         let checkpoint = facts.checkpoint;
+        let stores = facts.stores.as_slice();
         match course {
             Course::GoOn(file) => Self {
                 file: Some(file),
                 checkpoint,
                 begins: Some(file.position),
+                stores,
             },
             Course::Apply { rewind, file, .. } => {
                 let begins = Some(Position::before(rewind.first()));
@@ -82,12 +85,14 @@ impl<'a> State<'a> {
                         file: None,
                         checkpoint: None,
                         begins,
+                        stores: &[],
                     }
                 } else {
                     Self {
                         file: *file,
                         checkpoint,
                         begins,
+                        stores,
                     }
                 }
             }
@@ -95,11 +100,13 @@ impl<'a> State<'a> {
                 file: None,
                 checkpoint,
                 begins: Some(Position::before(facts.told.start)),
+                stores,
             },
             Course::Lost(_) => Self {
                 file: None,
                 checkpoint,
                 begins: None,
+                stores,
             },
         }
     }

@@ -62,7 +62,7 @@ impl World {
             adopt: None,
             told_stream: identity(1),
             filtered: false,
-            file: FileFacts::State(FileState {
+            file: FileFacts::State(Box::new(FileState {
                 owner: owner("c1", "edr"),
                 partition: 0,
                 stream: identity(1),
@@ -72,7 +72,7 @@ impl World {
                 gaps: Vec::new(),
                 ledger: Vec::new(),
                 output: OutputRule::default(),
-            }),
+            })),
             checkpoint: Some(Checkpoint {
                 v: checkpoint::VERSION,
                 incarnation: "i".to_owned(),

@@ -1,6 +1,5 @@
 //! Streams and the consumer. What the server does not grant is a problem with a reason, not an error.
 
-use super::Applied;
 use crate::api::conditions::Reason;
 use crate::nats::api::ApiError;
 use crate::nats::connect::Nats;
@@ -14,14 +13,23 @@ use crate::operator::pipeline::problem::Problem;
 use crate::operator::report::Notice;
 use crate::runtime::telemetry::chain;
 
+/// What came of streams and consumer.
+#[derive(Debug, Default)]
+pub(super) struct Reached {
+    /// What could not be had, and what someone must do.
+    pub(super) problems: Vec<Problem>,
+    /// What people should hear of.
+    pub(super) notices: Vec<Notice>,
+}
+
 /// The streams in their order, then the consumer.
 pub(super) async fn apply(
     nats: &Nats,
     streams: &Streams,
     consumer: &DesiredConsumer,
     found: &Found,
-    applied: &mut Applied,
-) {
+) -> Reached {
+    let mut reached = Reached::default();
     let Streams {
         state_bucket,
         audit,
@@ -30,10 +38,10 @@ pub(super) async fn apply(
     } = streams;
     for stream in [state_bucket, audit, alerts, dead_letters] {
         match ensure_stream(nats, stream).await {
-            Ok(ensured) => applied
+            Ok(ensured) => reached
                 .notices
                 .extend(repaired("stream", &stream.name, &ensured)),
-            Err(error) => applied.problems.push(stream_problem(&error)),
+            Err(error) => reached.problems.push(stream_problem(&error)),
         }
     }
     match consumers::ensure(nats, consumer).await {
@@ -42,15 +50,16 @@ pub(super) async fn apply(
             let note = format!(
                 "consumer {name} was deleted and is created again with the epoch and the start it had; the worker goes on from its state file"
             );
-            applied
+            reached
                 .notices
                 .push(Notice::warning("ConsumerRecreated", note));
         }
-        Ok(ensured) => applied
+        Ok(ensured) => reached
             .notices
             .extend(repaired("consumer", &consumer.name, &ensured)),
-        Err(error) => applied.problems.push(consumer_problem(&error)),
+        Err(error) => reached.problems.push(consumer_problem(&error)),
     }
+    reached
 }
 
 async fn ensure_stream(nats: &Nats, desired: &DesiredStream) -> Result<Ensured, ObjectError> {

@@ -26,7 +26,7 @@ pub fn worker_config(pipeline: &ValidatedPipeline) -> WorkerConfig {
         partition: PARTITION,
         epoch: pipeline.turn.epoch,
         cursor: pipeline.turn.cursor.clone(),
-        adopt: None,
+        adopt: pipeline.adopt.clone(),
         nats: nats(&pipeline.nats),
         source: SourceConfig {
             stream: pipeline.source.stream.clone(),

@@ -1,6 +1,7 @@
 //! The consumer of partition 0 and the current epoch.
 
 use lookback_protocol::consumer::ConsumerMetadata;
+use lookback_protocol::names::Owner;
 
 use super::PARTITION;
 use crate::nats::desired::DesiredConsumer;
@@ -9,6 +10,7 @@ use crate::operator::pipeline::validate::ValidatedPipeline;
 pub(super) fn build(pipeline: &ValidatedPipeline) -> DesiredConsumer {
     let ValidatedPipeline {
         owner,
+        adopt,
         turn,
         source,
         ..
@@ -23,6 +25,6 @@ pub(super) fn build(pipeline: &ValidatedPipeline) -> DesiredConsumer {
         name: owner.pipeline.consumer(PARTITION, turn.epoch),
         filter_subjects: source.subjects.clone(),
         metadata: metadata.to_map(),
-        adopt: None,
+        adopt: adopt.as_ref().map(Owner::to_string),
     }
 }

@@ -33,6 +33,8 @@ pub const STATE_VOLUME: &str = "state";
 pub const STATE_DIR: &str = "/var/lib/lookback";
 /// Marks the pod template, and so every pod, with the epoch it works in.
 pub const EPOCH_ANNOTATION: &str = "lookback.dev/epoch";
+/// Marks the pod template with `spec.restartNonce`, so that another one is another pod.
+pub const RESTART_ANNOTATION: &str = "lookback.dev/restart";
 /// Marks the pod template with the name of its config ConfigMap, so that a rollout is seen.
 pub const CONFIG_ANNOTATION: &str = "lookback.dev/config";
 

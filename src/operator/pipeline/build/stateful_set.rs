@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use lookback_protocol::position::Epoch;
 
-use super::names::{self, CONFIG_ANNOTATION, EPOCH_ANNOTATION, STATE_VOLUME};
+use super::names::{self, CONFIG_ANNOTATION, EPOCH_ANNOTATION, RESTART_ANNOTATION, STATE_VOLUME};
 use super::pod;
 use crate::api::pipeline::{AccessMode, DeletionPolicy};
 use crate::operator::pipeline::validate::{ValidatedPipeline, ValidatedStorage};
@@ -60,6 +60,12 @@ fn template_metadata(pipeline: &ValidatedPipeline, config: &str) -> ObjectMeta {
     let mut annotations = worker.annotations.clone();
     annotations.insert(CONFIG_ANNOTATION.to_owned(), config.to_owned());
     annotations.insert(EPOCH_ANNOTATION.to_owned(), pipeline.turn.epoch.to_string());
+    if !pipeline.restart_nonce.is_empty() {
+        annotations.insert(
+            RESTART_ANNOTATION.to_owned(),
+            pipeline.restart_nonce.clone(),
+        );
+    }
     ObjectMeta {
         labels: Some(labels),
         annotations: Some(annotations),

@@ -1,13 +1,16 @@
 //! The pipeline's own streams.
 
+use lookback_protocol::names::Owner;
+
 use super::Streams;
 use crate::nats::desired::DesiredStream;
 use crate::operator::pipeline::validate::{ValidatedPipeline, ValidatedStore};
 
 pub(super) fn build(pipeline: &ValidatedPipeline) -> Streams {
     let key = &pipeline.owner.pipeline;
-    let store = |name: String, subjects: String, store: &ValidatedStore| {
-        DesiredStream::store(
+    let store = |name: String, subjects: String, store: &ValidatedStore| DesiredStream {
+        adopt: pipeline.adopt.as_ref().map(Owner::to_string),
+        ..DesiredStream::store(
             name,
             subjects,
             Some(store.max_bytes),

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::names::RESTART_ANNOTATION;
 use super::*;
+use crate::api::pipeline::ADOPT;
 use crate::operator::pipeline::test_support::{
     FULL, MINIMAL, RULE, config_map, desired, facts, pipeline, running_facts, validated,
 };
@@ -137,6 +139,43 @@ fn a_changed_rule_changes_the_pod_template_and_no_claim() {
         .unwrap();
     assert_ne!(before.template, after.template);
     assert_eq!(before.volume_claim_templates, after.volume_claim_templates);
+}
+
+#[test]
+fn another_restart_nonce_is_another_pod_with_the_same_config() {
+    let mut pipeline = pipeline(MINIMAL);
+    let before = build(&validated(&pipeline, &facts(&pipeline)));
+    pipeline.spec.restart_nonce = "monday".to_owned();
+    let after = build(&validated(&pipeline, &facts(&pipeline)));
+    let annotations = |desired: &Desired| {
+        let template = desired.stateful_set.spec.clone().unwrap().template;
+        template.metadata.unwrap().annotations.unwrap()
+    };
+    assert_eq!(annotations(&before).get(RESTART_ANNOTATION), None);
+    let mut annotations = annotations(&after);
+    let nonce = annotations.remove(RESTART_ANNOTATION);
+    assert_eq!(nonce.as_deref(), Some("monday"));
+    assert_eq!(before.config_maps, after.config_maps);
+}
+
+#[test]
+fn who_is_adopted_is_told_to_everything_that_has_an_owner() {
+    let mut pipeline = pipeline(MINIMAL);
+    let adopt = (ADOPT.to_owned(), "c2/detections/edr".to_owned());
+    pipeline.metadata.annotations = Some([adopt].into());
+    let validated = validated(&pipeline, &facts(&pipeline));
+    let Desired {
+        streams, consumer, ..
+    } = build(&validated);
+    let told = [
+        streams.alerts.adopt,
+        streams.dead_letters.adopt,
+        consumer.adopt,
+        worker_config(&validated).adopt.map(|it| it.to_string()),
+    ];
+    for adopt in told {
+        assert_eq!(adopt.as_deref(), Some("c2/detections/edr"));
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::names::PipelineKey;
-use lookback_protocol::position::Epoch;
+use lookback_protocol::position::{Epoch, StreamSeq};
 use serde_json::Value;
 
 use crate::api::DetectionPipeline;
@@ -131,6 +131,7 @@ fn source_facts(name: &str, stream: &ObservedStream) -> SourceFacts {
         first: bounds.first,
         first_time: (stream.state.messages > 0).then_some(stream.state.first_ts),
         last: bounds.last,
+        last_time: (bounds.last > StreamSeq(0)).then_some(stream.state.last_ts),
         subjects: stream.subjects().map(str::to_owned).collect(),
         max_age: stream
             .max_age()

@@ -77,3 +77,6 @@ async fn perform<P: Ports>(effect: &Effect, ports: &mut P) -> Result<Outcome, P:
         Effect::DeleteConsumer(epoch) => ports.delete_consumer(*epoch).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,10 +15,11 @@ use crate::nats::desired::DesiredStream;
 use crate::nats::ensure::ObjectError;
 use crate::nats::{audit, consumers, streams};
 use crate::operator::controller::Context;
-use crate::operator::pipeline::apply::{self, Applied};
+use crate::operator::pipeline::apply;
 use crate::operator::pipeline::build::{self, Desired, PARTITION};
 use crate::operator::pipeline::dereference::Found;
 use crate::operator::pipeline::facts::NatsFacts;
+use crate::operator::pipeline::problem::Problem;
 use crate::operator::pipeline::validate::{self, Chosen, Validation};
 use crate::operator::pipeline::{Error, write_status};
 use crate::worker::ports::{CheckpointError, Checkpoints};
@@ -35,7 +36,7 @@ pub(in crate::operator::pipeline) struct Outside<'a> {
 pub(in crate::operator::pipeline) struct Done {
     pub(in crate::operator::pipeline) validation: Validation,
     pub(in crate::operator::pipeline) desired: Option<Desired>,
-    pub(in crate::operator::pipeline) applied: Applied,
+    pub(in crate::operator::pipeline) problems: Vec<Problem>,
 }
 
 /// Why an effect in NATS is not known to be done.
@@ -191,18 +192,18 @@ impl Ports for Outside<'_> {
         );
         let desired = validation.pipeline.as_ref().map(build::build);
         let key = &owner.pipeline;
-        let applied = match (&desired, workers) {
+        let problems = match (&desired, workers) {
             (Some(desired), _) => apply::apply(desired, found, key, context).await?,
             (None, Workers::Stop { .. }) => {
                 apply::stop(found, key, context).await?;
-                Applied::default()
+                Vec::new()
             }
-            (None, Workers::Unchanged | Workers::Run { .. }) => Applied::default(),
+            (None, Workers::Unchanged | Workers::Run { .. }) => Vec::new(),
         };
         Ok(Done {
             validation,
             desired,
-            applied,
+            problems,
         })
     }
 }

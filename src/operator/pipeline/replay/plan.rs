@@ -177,7 +177,7 @@ async fn bounds(survey: &Survey, source: &SourceFacts) -> Result<Bounds, SurveyE
             first: source.last.next(),
             last: source.last,
             first_time: None,
-            last_time: None,
+            last_time: source.last_time,
             messages: 0,
             bytes: 0,
         },

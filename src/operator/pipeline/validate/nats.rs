@@ -22,6 +22,15 @@ pub(super) struct Readable<'a> {
     pub(super) start: StreamSeq,
 }
 
+/// Whose objects are the pipeline's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owners<'a> {
+    /// Its own.
+    pub(super) me: &'a Owner,
+    /// Those it takes over.
+    pub(super) adopt: Option<&'a Owner>,
+}
+
 /// Secrets that are not there.
 pub(super) fn missing_secrets(secrets: &[SecretFact]) -> Vec<Problem> {
     secrets
@@ -61,7 +70,7 @@ pub(super) fn outdated(facts: &NatsFacts) -> Option<Problem> {
 /// The source, or the one thing that keeps it from being read.
 pub(super) fn readable<'a>(
     spec: &SourceSpec,
-    owner: &Owner,
+    owners: Owners<'_>,
     facts: &'a Dereferenced,
     turn: Option<&ValidatedTurn>,
 ) -> Result<Readable<'a>, Option<Problem>> {
@@ -102,7 +111,7 @@ pub(super) fn readable<'a>(
     let Some(turn) = turn else {
         return Err(None);
     };
-    if let Some(foreign) = foreign_consumer(owner, server, turn) {
+    if let Some(foreign) = foreign_consumer(owners, server, turn) {
         return Err(Some(foreign));
     }
     let stream = turn::stream(turn, facts, server).unwrap_or(&source.identity);
@@ -131,18 +140,24 @@ pub(super) fn replicas(wanted: Option<i32>, server: &ServerFacts) -> u8 {
 }
 
 /// A consumer under the name of the epoch's that is another's.
-fn foreign_consumer(owner: &Owner, server: &ServerFacts, turn: &ValidatedTurn) -> Option<Problem> {
+fn foreign_consumer(
+    Owners { me, adopt }: Owners<'_>,
+    server: &ServerFacts,
+    turn: &ValidatedTurn,
+) -> Option<Problem> {
     let found = server.consumers.get(&turn.epoch)?;
-    let metadata = found.metadata.as_ref();
-    let foreign = metadata.is_none_or(|metadata| metadata.owner != owner.to_string());
+    let owner = found.metadata.as_ref().map(|it| it.owner.as_str());
+    let mut ours = [Some(me), adopt].into_iter().flatten();
+    if ours.any(|ours| owner == Some(ours.to_string().as_str())) {
+        return None;
+    }
     let stream = &server.source.as_ref()?.identity.name;
-    foreign.then(|| {
-        let name = owner.pipeline.consumer(PARTITION, turn.epoch);
-        Problem::new(
-            Reason::ForeignConsumer,
-            format!("stream {stream} has a consumer {name} that is not {owner}'s: delete it"),
-        )
-    })
+    let name = me.pipeline.consumer(PARTITION, turn.epoch);
+    let whose = owner.map_or_else(String::new, |owner| format!(" but {owner}'s"));
+    Some(Problem::new(
+        Reason::ForeignConsumer,
+        format!("stream {stream} has a consumer {name} that is not {me}'s{whose}: delete it"),
+    ))
 }
 
 fn problem<T>(reason: Reason, message: impl Into<String>) -> Result<T, Option<Problem>> {

@@ -3,6 +3,7 @@ use lookback_protocol::names::Owner;
 use lookback_protocol::position::StreamSeq;
 
 use super::*;
+use crate::api::pipeline::ADOPT;
 use crate::operator::pipeline::facts::{ConfigMapFact, NatsFacts, Retention, SecretContent};
 use crate::operator::pipeline::test_support::{
     BAD_RULE, EPOCH, FULL, MINIMAL, RULE, at, config_map, consumer, facts, pipeline, running_facts,
@@ -175,6 +176,35 @@ fn a_consumer_of_another_owner_is_foreign() {
         });
     });
     assert_eq!(reasons, [Reason::ForeignConsumer]);
+}
+
+#[test]
+fn a_consumer_of_an_owner_that_is_adopted_is_not_foreign() {
+    let mut pipeline = pipeline(MINIMAL);
+    let adopt = (ADOPT.to_owned(), "c2/detections/edr".to_owned());
+    pipeline.metadata.annotations = Some([adopt].into());
+    let other = Owner {
+        cluster: "c2".to_owned(),
+        ..crate::operator::pipeline::test_support::owner()
+    };
+    let mut facts = facts(&pipeline);
+    with_server(&mut facts, |server| {
+        let metadata = ConsumerMetadata::new(&other, EPOCH, StreamSeq(7));
+        with_consumer(server, Some(consumer(metadata)));
+    });
+    let validated = validated(&pipeline, &facts);
+    assert_eq!(validated.adopt, Some(other));
+    assert_eq!(validated.source.start, StreamSeq(7));
+}
+
+#[test]
+fn an_annotation_that_names_no_owner_adopts_nothing() {
+    let mut pipeline = pipeline(MINIMAL);
+    for text in ["", "c2", "c2/edr", "c2/detections/no_name"] {
+        let adopt = (ADOPT.to_owned(), text.to_owned());
+        pipeline.metadata.annotations = Some([adopt].into());
+        assert_eq!(adopted(&pipeline), None, "{text:?}");
+    }
 }
 
 #[test]

@@ -144,14 +144,14 @@ fn stands(epoch: u64, cursor: Cursor) -> Standing {
     }
 }
 
-fn in_ledgers<T>(
-    written: &Written,
-    consumers: &[ConsumerMetadata],
-    checkpoint: Option<&Checkpoint>,
-    ask: impl FnOnce(&Ledgers<'_>) -> T,
-) -> T {
-    ask(&Ledgers {
-        me: &owner("c1"),
+fn ledgers<'a>(
+    me: &'a Owner,
+    written: &'a Written,
+    consumers: &'a [ConsumerMetadata],
+    checkpoint: Option<&'a Checkpoint>,
+) -> Ledgers<'a> {
+    Ledgers {
+        me,
         adopt: None,
         written,
         running: None,
@@ -159,7 +159,7 @@ fn in_ledgers<T>(
             consumers,
             checkpoint,
         }),
-    })
+    }
 }
 
 fn standing(
@@ -167,9 +167,7 @@ fn standing(
     consumers: &[ConsumerMetadata],
     checkpoint: Option<&Checkpoint>,
 ) -> Standing {
-    in_ledgers(written, consumers, checkpoint, |ledgers| {
-        ledgers.reconcile()
-    })
+    ledgers(&owner("c1"), written, consumers, checkpoint).reconcile()
 }
 
 #[test]
@@ -429,7 +427,7 @@ fn a_pipeline_that_begins_with_a_request_is_new_until_it_is_applied() {
 #[test]
 fn the_highest_epoch_is_that_of_whatever_carries_one() {
     let highest = |written: &Written, consumers: &[ConsumerMetadata], seen: Option<&Checkpoint>| {
-        in_ledgers(written, consumers, seen, |ledgers| ledgers.highest()).0
+        ledgers(&owner("c1"), written, consumers, seen).highest().0
     };
     let none = Written::default();
     assert_eq!(highest(&none, &[], None), 0);

@@ -4,6 +4,7 @@ use super::accept::{self, Acceptance};
 use super::facts::Facts;
 use super::phases::{self, EXPIRED, Turn};
 use super::written::Written;
+use crate::checkpoint::Phase;
 use crate::config::Rewind;
 use crate::position::Epoch;
 use crate::replay::ledger::Standing;
@@ -125,12 +126,18 @@ fn advance(next: &mut Written, facts: &Facts<'_>, mut record: Record) {
         Turn::Stay => next.record = Some(record),
         Turn::Plan(plan) => {
             record.epoch = Some(facts.unused_epoch());
-            record.of = next.epoch;
-            record.plan = Some(plan);
+            record.of = next.epoch.map(|epoch| state_of(facts, epoch));
+            record.plan = Some(*plan);
             enter(next, facts, record, ReplayPhase::Planned, String::new());
         }
         Turn::To(phase, message) => enter(next, facts, record, phase, message),
-        Turn::End(phase, message) => finish(next, facts, record, phase, message),
+        Turn::End(phase, message) => {
+            // A consumer of its epoch may be there, so that the pipeline begins in the one after it.
+            if record.phase >= ReplayPhase::Fencing && next.epoch.is_none() {
+                next.epoch = Some(facts.unused_epoch());
+            }
+            finish(next, facts, record, phase, message);
+        }
         Turn::Back(to, message) => {
             let epoch = facts.unused_epoch();
             record.way_back = Some(WayBack { epoch, to });
@@ -158,6 +165,15 @@ fn advance(next: &mut Written, facts: &Facts<'_>, mut record: Record) {
             );
         }
     }
+}
+
+/// The epoch that the state file is at least of. While an epoch that came by a way back has not begun on
+/// it, that is the one it resumes; nobody can see when exactly that ends.
+fn state_of(facts: &Facts<'_>, epoch: Epoch) -> Epoch {
+    let taken_back = facts
+        .checkpoint
+        .filter(|seen| seen.epoch == epoch && seen.phase == Phase::TakenBack);
+    taken_back.and_then(|seen| seen.resumes).unwrap_or(epoch)
 }
 
 fn enter(

@@ -96,13 +96,13 @@ fn place(facts: &Facts<'_>, record: Option<&Record>) -> Option<(Epoch, Cursor)> 
     }
 }
 
-/// Other rollouts wait from the fencing until the state is applied, unless one of them is what a pod
-/// that does not run needs.
+/// Other rollouts wait while a worker that is about to move its state file would be replaced by them,
+/// unless one of them is what a pod that does not run needs. Before that no pod runs, and what came into
+/// the spec together with the request begins with it.
 fn holds_template(facts: &Facts<'_>, record: &Record) -> bool {
-    let fenced = (ReplayPhase::Fencing..ReplayPhase::StateApplied).contains(&record.phase);
     let trouble = match &facts.workload {
         Workload::Seen(running) => running.trouble.is_some(),
         Workload::Unknown => false,
     };
-    fenced && record.of.is_some() && !trouble
+    record.phase == ReplayPhase::RollingOut && record.of.is_some() && !trouble
 }

@@ -10,7 +10,7 @@ pub(super) enum Turn {
     /// Nothing.
     Stay,
     /// It gets its plan, its epoch, and the epoch it moves.
-    Plan(Plan),
+    Plan(Box<Plan>),
     /// Its next phase, and what to know about it.
     To(ReplayPhase, String),
     /// It is final, and there is nothing to undo.
@@ -27,6 +27,7 @@ pub(super) enum Turn {
 
 /// Said of a request whose `notAfter` has passed.
 pub(super) const EXPIRED: &str = "its notAfter passed before it was begun; nothing was done. Remove the block, or set another notAfter";
+const NOT_STARTED: &str = "its worker did not start in time";
 const TAKEN_OUT: &str = "the spec no longer asks for it";
 
 /// Decides by the phase.
@@ -58,7 +59,7 @@ fn requested(facts: &Facts<'_>, record: &Record) -> Turn {
     match facts.plan {
         Planned::NotAsked | Planned::Unavailable(_) => Turn::Stay,
         Planned::Rejected(why) => Turn::End(ReplayPhase::Rejected, why.to_owned()),
-        Planned::Done(plan) => Turn::Plan(plan.clone()),
+        Planned::Done(plan) => Turn::Plan(Box::new(plan.clone())),
     }
 }
 
@@ -125,7 +126,11 @@ fn fencing(facts: &Facts<'_>, record: &Record) -> Turn {
         {
             Turn::To(ReplayPhase::CursorCreated, String::new())
         }
-        Workload::Seen(_) => unless_late(facts, record, "the worker before it was not stopped"),
+        Workload::Seen(_) => unless_late(
+            facts,
+            record,
+            "the worker before it was not stopped in time",
+        ),
     }
 }
 
@@ -138,11 +143,13 @@ fn cursor_created(facts: &Facts<'_>, record: &Record) -> Turn {
     }
     match facts.check {
         Check::Outdated(what) => back(record, ReplayPhase::Failed, what),
-        _ if facts.consumer.is_none() => unless_late(facts, record, "its consumer was not made"),
+        _ if facts.consumer.is_none() => {
+            unless_late(facts, record, "its consumer was not made in time")
+        }
         Check::Holds => Turn::To(ReplayPhase::RollingOut, String::new()),
         // Of a plan found on its consumer there is too little to check; the worker sees what is gone.
         Check::Unknown if record.is_recovered() => Turn::To(ReplayPhase::RollingOut, String::new()),
-        Check::Unknown => unless_late(facts, record, "its plan was not checked again"),
+        Check::Unknown => unless_late(facts, record, "its plan was not checked again in time"),
     }
 }
 
@@ -156,11 +163,11 @@ fn rolling_out(facts: &Facts<'_>, record: &Record) -> Turn {
             back(record, ReplayPhase::Superseded, TAKEN_OUT)
         }
         Outcome::NotSeen => {
-            let trouble = match &facts.workload {
+            let why = match &facts.workload {
                 Workload::Seen(running) => running.trouble.as_deref(),
                 Workload::Unknown => None,
             };
-            unless_late(facts, record, trouble.unwrap_or("its worker did not start"))
+            unless_late(facts, record, why.unwrap_or(NOT_STARTED))
         }
     }
 }
@@ -207,19 +214,24 @@ fn going_back(facts: &Facts<'_>, record: &Record, way_back: &WayBack) -> Turn {
     }
 }
 
-/// The way back, where there is one: a pipeline that begins with this request has no state to go on with.
+/// Undoes it. A pipeline that begins with this request has no state to go back to: while no worker was
+/// started, there is nothing to undo, and afterwards it is waited for.
 fn back(record: &Record, to: ReplayPhase, why: &str) -> Turn {
     match record.of {
         Some(_) => Turn::Back(to, why.to_owned()),
+        None if record.phase < ReplayPhase::RollingOut => Turn::End(to, why.to_owned()),
         None => Turn::Stay,
     }
 }
 
 fn unless_late(facts: &Facts<'_>, record: &Record, why: &str) -> Turn {
-    if facts.now.duration_since(record.since) < facts.limits.step_timeout {
-        return Turn::Stay;
+    let is_late = facts.now.duration_since(record.since) >= facts.limits.step_timeout;
+    // Nothing runs that would be better off without the first request of a pipeline.
+    if is_late && record.of.is_some() {
+        back(record, ReplayPhase::Failed, why)
+    } else {
+        Turn::Stay
     }
-    back(record, ReplayPhase::Failed, &format!("{why} in time"))
 }
 
 /// Whether the spec asks for something else. What the operator asked for itself never stood there.

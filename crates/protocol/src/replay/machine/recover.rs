@@ -4,7 +4,7 @@ use crate::config::{Cursor, Rewind};
 use crate::position::StreamSeq;
 use crate::replay::record::{Plan, ReadBack, Record};
 use crate::replay::request::{Approval, OnTruncated, ReplayRequest, ReplayStart, Yes};
-use crate::replay::restore::{RestoreStart, decide_windows};
+use crate::replay::restore::decide_windows;
 
 /// In [`Plan::reason`]: the plan was found on a consumer, and only what a worker needs is known of it.
 pub const RECOVERED: &str = "Recovered";
@@ -13,19 +13,7 @@ impl Record {
     /// What its epoch does to the state file; none before it is planned.
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
-        let plan = self.plan.as_ref()?;
-        Some(Cursor::Rewind(Rewind {
-            request_id: self.request.id.clone(),
-            fingerprint: self.request.fingerprint.clone(),
-            of: self.of,
-            start: plan.start,
-            read_from: plan.read_back.as_ref().map(|back| back.from),
-            latest: matches!(self.request.start, ReplayStart::Latest(Yes)),
-            state_policy: self.request.state_policy,
-            outputs: self.request.outputs,
-            target: plan.target,
-            plan_hash: plan.hash.clone(),
-        }))
+        Rewind::of(self).map(Cursor::Rewind)
     }
 
     pub(super) fn is_recovered(&self) -> bool {
@@ -56,12 +44,7 @@ impl Rewind {
 
     /// The plan it was made from, as far as it still says.
     pub(super) fn plan(&self, position: Option<StreamSeq>) -> Plan {
-        let start = if self.latest {
-            RestoreStart::Latest
-        } else {
-            RestoreStart::Sequence(self.start)
-        };
-        let (windows, _) = decide_windows(self.state_policy, position, start);
+        let (windows, _) = decide_windows(self.state_policy, position, self.restore_start());
         Plan {
             hash: self.plan_hash.clone(),
             start: self.start,

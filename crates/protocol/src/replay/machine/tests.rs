@@ -5,3 +5,4 @@ mod ends;
 mod fixture;
 mod phases;
 mod undone;
+mod world;

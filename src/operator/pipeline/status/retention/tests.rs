@@ -1,12 +1,15 @@
 use lookback_protocol::replay::record::ReadBack;
 
+use super::super::horizon;
 use super::super::tests::{checkpoint, condition, on, status_of};
 use super::*;
 use crate::api::DetectionPipelineStatus;
 use crate::api::conditions::ConditionType::RetentionSafe;
 use crate::api::status::ConditionStatus::{False, True};
 use crate::operator::pipeline::facts::Dereferenced;
-use crate::operator::pipeline::test_support::{MINIMAL, at, now, pipeline, record, with_server};
+use crate::operator::pipeline::test_support::{
+    MINIMAL, at, now, pipeline, record, running_facts, validation, with_server,
+};
 
 const LOW: (crate::api::status::ConditionStatus, &str) = (False, "RetentionLow");
 const SAFE: (crate::api::status::ConditionStatus, &str) = (True, "EventsRetained");
@@ -127,4 +130,29 @@ fn what_a_replay_is_about_to_read_is_watched_until_its_worker_has_begun() {
     );
     let begun = replaying(ReplayPhase::StateApplied, 110);
     assert_eq!(on(&begun, RetentionSafe), SAFE);
+}
+
+#[test]
+fn the_horizon_is_the_age_of_the_oldest_message_and_the_way_from_it_to_the_position() {
+    let pipeline = pipeline(MINIMAL);
+    let of = |change: fn(&mut Dereferenced)| {
+        let mut facts = running_facts(&pipeline);
+        change(&mut facts);
+        let validation = validation(&pipeline, &facts);
+        horizon(&Observation {
+            pipeline: &pipeline,
+            facts: &facts,
+            validation: &validation,
+            desired: None,
+            refused: &[],
+            decision: None,
+            now: now(),
+        })
+    };
+    let whole = of(|_| {}).unwrap();
+    assert_eq!((whole.seconds, whole.above), (36.0 * 3600.0, Some(397)));
+    let expired = of(|facts| source(facts, |it| it.first = StreamSeq(499))).unwrap();
+    assert_eq!(expired.above, Some(-1));
+    let empty = of(|facts| source(facts, |it| it.first_time = None));
+    assert_eq!(empty, None);
 }

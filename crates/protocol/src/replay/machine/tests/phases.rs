@@ -150,7 +150,7 @@ fn the_id_is_claimed_before_any_worker_is_stopped() {
 }
 
 #[test]
-fn a_worker_is_stopped_as_it_is_and_not_rolled_out_anew() {
+fn a_worker_is_stopped_in_its_own_epoch_and_takes_other_changes_along() {
     let mut stage = Stage::at(ReplayPhase::Fencing);
     stage.workload = running(1, 1);
     let Workers::Stop {
@@ -162,7 +162,7 @@ fn a_worker_is_stopped_as_it_is_and_not_rolled_out_anew() {
         panic!("it is stopped");
     };
     assert_eq!(cursor, Cursor::default());
-    assert!(hold_template);
+    assert!(!hold_template);
 }
 
 #[test]

@@ -178,7 +178,7 @@ fn the_next_id_waits_after_the_point_of_no_return() {
 }
 
 #[test]
-fn a_bootstrap_has_no_way_back() {
+fn a_bootstrap_has_no_way_back_and_is_waited_for() {
     for phase in [
         ReplayPhase::Fencing,
         ReplayPhase::CursorCreated,
@@ -186,10 +186,27 @@ fn a_bootstrap_has_no_way_back() {
     ] {
         let mut stage = Stage::bootstrap_at(phase).later(LATE);
         stage.workload = running(1, 0);
-        stage.check = Check::Outdated("gone");
-        stage.wanted = None;
-        let actions = stage.acts();
-        assert_eq!(actions.effects, []);
+        stage.consumer = None;
+        assert_eq!(stage.acts().effects, []);
+    }
+    let mut rolling_out = Stage::bootstrap_at(ReplayPhase::RollingOut);
+    rolling_out.wanted = None;
+    assert_eq!(place(&rolling_out.acts()), At::Run(1));
+}
+
+#[test]
+fn a_bootstrap_that_no_worker_was_started_for_ends_and_the_pipeline_begins_without_it() {
+    let mut outdated = Stage::bootstrap_at(ReplayPhase::CursorCreated);
+    outdated.check = Check::Outdated("sequence 10 has left the stream");
+    let mut removed = Stage::bootstrap_at(ReplayPhase::Fencing);
+    removed.wanted = None;
+    for (stage, phase) in [
+        (outdated, ReplayPhase::Failed),
+        (removed, ReplayPhase::Superseded),
+    ] {
+        let next = stage.writes();
+        assert_eq!(next.record.unwrap().phase, phase);
+        assert_eq!(next.epoch, Some(Epoch(2)));
     }
 }
 
