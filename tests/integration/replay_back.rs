@@ -36,8 +36,8 @@ async fn went_back(stand: &Stand, reason: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn r14_an_image_that_cannot_be_pulled_fails_the_request_and_the_old_state_goes_on() -> Result<()>
-{
+async fn r14_an_image_that_cannot_be_pulled_fails_the_request_and_the_old_state_goes_on()
+-> Result<()> {
     let stand = applied_with(&[ALARM, STEP, STEP], impatient).await?;
     stand.kubelet.hold(Hold::Image).await;
     ask(&stand, again()).await?;
@@ -47,7 +47,11 @@ async fn r14_an_image_that_cannot_be_pulled_fails_the_request_and_the_old_state_
     went_back(&stand, "ReplayFailed").await?;
 
     // It is remembered, and a new id may try again.
-    ask(&stand, json!({"id": "retry", "fromSequence": 1, "statePolicy": "Clear"})).await?;
+    ask(
+        &stand,
+        json!({"id": "retry", "fromSequence": 1, "statePolicy": "Clear"}),
+    )
+    .await?;
     completed(&stand, "retry").await?;
     let epoch = stand.checkpoint().await?.epoch.0;
     carried_out(&stand, epoch, &[("retry", epoch)]).await?;
@@ -219,7 +223,9 @@ async fn r21_whenever_a_request_is_taken_out_it_is_carried_out_or_leaves_no_trac
         ask(&stand, again()).await?;
         begun(&stand, "again", ReplayPhase::Fencing).await?;
         let early = dice.millis(0, 1_500);
-        tokio::time::timeout(early, completed(&stand, "again")).await.ok();
+        tokio::time::timeout(early, completed(&stand, "again"))
+            .await
+            .ok();
         stand.apply(&stand.spec()).await?;
         one_has_won(&stand).await?;
     }
@@ -248,7 +254,10 @@ async fn another_id_before_the_point_of_no_return_is_run_after_the_way_back() ->
     ask(&stand, again()).await?;
     frozen(&proxy).await?;
     stand
-        .apply(&with_replay(&stand, json!({"id": "next", "fromSequence": 2})))
+        .apply(&with_replay(
+            &stand,
+            json!({"id": "next", "fromSequence": 2}),
+        ))
         .await?;
     stand.kubelet.route(None).await;
     eventually(SOON, "the operator has won", async || {

@@ -149,7 +149,11 @@ async fn r02_an_operator_killed_at_its_messages_to_nats_goes_on() -> Result<()> 
     let mut stand = applied(&[ALARM, STEP, STEP, STEP]).await?;
     let direct = stand.nats.url();
     let mut spec = with_replay(&stand, again());
-    for text in ["PUB lookback.audit.", "$JS.API.CONSUMER.CREATE.EVENTS.lb_", ""] {
+    for text in [
+        "PUB lookback.audit.",
+        "$JS.API.CONSUMER.CREATE.EVENTS.lb_",
+        "",
+    ] {
         stand.kill_operator().await?;
         let proxy = TcpProxy::start(stand.nats.address()).await?;
         // The worker goes past it.

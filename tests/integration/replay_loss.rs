@@ -49,7 +49,11 @@ async fn r07_a_volume_lost_after_a_replay_waits_for_a_person_and_is_not_replayed
 
     // A new request with Clear is one of the verbs that end it.
     stand.publish(ALARM).await?;
-    ask(&stand, json!({"id": "anew", "fromSequence": 4, "statePolicy": "Clear"})).await?;
+    ask(
+        &stand,
+        json!({"id": "anew", "fromSequence": 4, "statePolicy": "Clear"}),
+    )
+    .await?;
     completed(&stand, "anew").await?;
     stand.caught_up().await?;
     let digest = stand.digest().await?;
@@ -63,7 +67,8 @@ async fn r07_a_volume_lost_after_a_replay_waits_for_a_person_and_is_not_replayed
 }
 
 #[tokio::test]
-async fn r07_a_lost_volume_begins_empty_where_the_checkpoint_ends_if_that_is_wanted() -> Result<()> {
+async fn r07_a_lost_volume_begins_empty_where_the_checkpoint_ends_if_that_is_wanted() -> Result<()>
+{
     let stand = replayed().await?;
     let before = alert_ids(&stand).await?;
     let mut spec = with_replay(&stand, again());
@@ -182,9 +187,17 @@ async fn r09_a_stream_made_again_stalls_until_a_new_request_clears() -> Result<(
     assert_eq!(in_ledger(&stand.digest().await?), [("again", 2)]);
 
     // What goes on with the windows cannot.
-    ask(&stand, json!({"id": "keep", "fromSequence": 1, "statePolicy": "Keep"})).await?;
+    ask(
+        &stand,
+        json!({"id": "keep", "fromSequence": 1, "statePolicy": "Keep"}),
+    )
+    .await?;
     answered(&stand, "keep", "ReplayRejected").await?;
-    ask(&stand, json!({"id": "anew", "fromSequence": 1, "statePolicy": "Clear"})).await?;
+    ask(
+        &stand,
+        json!({"id": "anew", "fromSequence": 1, "statePolicy": "Clear"}),
+    )
+    .await?;
     completed(&stand, "anew").await?;
     stand.caught_up().await?;
     let digest = stand.digest().await?;

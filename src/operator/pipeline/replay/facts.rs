@@ -108,6 +108,12 @@ pub(super) fn rate(pipeline: &DetectionPipeline, checkpoint: Option<&Checkpoint>
         .flatten()
 }
 
+/// Alerts in any range: none when none is stored. To count others would take a read of each.
+pub(super) fn known_alerts(server: &ServerFacts) -> Option<u64> {
+    let stored = server.alerts.map_or(0, |alerts| alerts.messages);
+    (stored == 0).then_some(0)
+}
+
 /// StatefulSet and pods, as they were read live.
 pub(super) fn workload(found: &Found, now: Timestamp) -> Workload {
     let pods = &found.facts.pods;

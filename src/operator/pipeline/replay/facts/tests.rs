@@ -199,3 +199,41 @@ fn a_consumer_that_was_put_beyond_the_end_is_not_bound() {
     });
     assert!(!beyond.bound_ok);
 }
+
+/// The rate after 30 seconds in which a worker came from `position` to 497.
+fn rate_since(position: i64, lag: i64) -> Option<u64> {
+    let mut pipeline = pipeline(MINIMAL);
+    pipeline.status = serde_json::from_value(json!({"partitions": [{
+        "id": 0, "position": position, "lag": lag, "observedTime": "2026-11-21T11:59:29Z",
+    }]}))
+    .unwrap();
+    let facts = running_facts(&pipeline);
+    let (_, checkpoint) = server(&facts).unwrap();
+    rate(&pipeline, checkpoint)
+}
+
+#[test]
+fn the_rate_is_that_of_a_worker_that_was_behind() {
+    assert_eq!(rate_since(197, 303), Some(10));
+    assert_eq!(rate_since(197, 0), None);
+}
+
+#[test]
+fn a_worker_that_was_put_back_meanwhile_has_no_rate() {
+    assert_eq!(rate_since(900, 10), None);
+}
+
+#[test]
+fn alerts_of_a_range_are_known_only_when_there_are_none_at_all() {
+    let known = |messages| {
+        let pipeline = pipeline(MINIMAL);
+        let mut facts = running_facts(&pipeline);
+        with_server(&mut facts, |server| {
+            server.alerts.as_mut().unwrap().messages = messages;
+        });
+        let (server, _) = server(&facts).unwrap();
+        known_alerts(server)
+    };
+    assert_eq!(known(0), Some(0));
+    assert_eq!(known(12), None);
+}
