@@ -63,13 +63,24 @@ fn a_lost_state_is_left_to_a_person_unless_the_spec_says_otherwise() {
 
 #[test]
 fn a_request_whose_worker_is_being_replaced_is_not_taken_back_for_what_the_old_one_said() {
-    for phase in [
-        ReplayPhase::Fencing,
-        ReplayPhase::CursorCreated,
-        ReplayPhase::RollingOut,
-    ] {
+    for phase in [ReplayPhase::Fencing, ReplayPhase::CursorCreated] {
         let wanted = wanted_after_a_loss(LOST, Some(phase));
         assert_eq!(wanted.as_deref(), Some("fix-1"), "{phase:?}");
+    }
+}
+
+#[test]
+fn once_the_worker_of_a_request_is_started_its_word_counts_and_that_of_the_one_before_does_not() {
+    for phase in [ReplayPhase::RollingOut, ReplayPhase::CatchingUp] {
+        let wanted_when_lost_in = |epoch| {
+            let pipeline = asked(LOST);
+            let mut facts = running_facts(&pipeline);
+            stop(&mut facts, ExitReason::StateLost, "the volume is empty");
+            facts.pods[0].epoch = Some(epoch);
+            id(wanted(&pipeline, &facts, &in_epoch_one(Some(phase))))
+        };
+        assert_eq!(wanted_when_lost_in(EPOCH).as_deref(), Some("fix-1"));
+        assert_eq!(wanted_when_lost_in(Epoch(2)).as_deref(), Some("loss-2"));
     }
 }
 
