@@ -1,6 +1,7 @@
 //! A request that cannot be begun is taken back, and who moves the checkpoint first has won.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{DeleteParams, PostParams};
@@ -80,12 +81,15 @@ async fn r14_a_request_that_nats_left_alone_ends_once_nats_is_back() -> Result<(
     stand.world.nats.kill();
     stand.kubelet.route(None).await;
     proxy.cut();
-    eventually(SOON, "the way back is written", async || {
+    eventually(SOON, "its time is over", async || {
         let record = stand.status().await?.replay;
-        ensure!(record.is_some_and(|record| record.way_back.is_some()));
+        let since = record.context("no record")?.since;
+        let lasted = Timestamp::now().duration_since(since);
+        ensure!(lasted > SignedDuration::from_secs(4), "{lasted:#}");
         Ok(())
     })
     .await?;
+    stand.condition("NatsReady", "False", "NatsUnavailable").await?;
     stand.world.nats.restart().await?;
     one_has_won(&stand).await
 }

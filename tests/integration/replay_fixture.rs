@@ -131,7 +131,10 @@ pub(crate) async fn carried_out(
     epoch: u64,
     requests: &[(&str, u64)],
 ) -> Result<FileDigest> {
-    let checkpoint = stand.caught_up().await?;
+    let checkpoint = match stand.caught_up().await {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return Err(error.context(format!("{:#?}", stand.status().await?))),
+    };
     let digest = stand.equals_oracle().await?;
     let told = in_ledger(&digest);
     ensure!(told == requests, "the state file was moved by {told:?}");
