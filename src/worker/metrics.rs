@@ -26,6 +26,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// From the triggering event's published time to the answer that stored its alert.
     pub alert_latency_seconds: Histogram,
+    /// The epoch it works in.
+    pub epoch: Gauge,
     /// The last stream sequence committed.
     pub position: Gauge,
     /// Events under the filter that are not yet delivered.
@@ -107,6 +109,7 @@ impl Metrics {
             batch_seconds: seconds(),
             commit_seconds: seconds(),
             alert_latency_seconds: seconds(),
+            epoch: Gauge::default(),
             position: Gauge::default(),
             lag: Gauge::default(),
             groups: Gauge::default(),
@@ -163,6 +166,7 @@ impl Metrics {
     }
 
     fn register_gauges(&self, registry: &mut Registry) {
+        registry.register("epoch", "Epoch the worker works in", self.epoch.clone());
         registry.register(
             "position",
             "Last stream sequence committed",
@@ -229,6 +233,7 @@ mod tests {
         let text = encode(&registry);
         for line in [
             "lookback_worker_events_total 0",
+            "lookback_worker_epoch 0",
             "lookback_worker_dead_letters_total{reason=\"NotJson\"} 1",
             "lookback_worker_repositionings_total{cause=\"Hole\"} 1",
             "lookback_worker_commit_seconds_count 0",

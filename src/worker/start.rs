@@ -17,6 +17,7 @@ use crate::state::{Identity, OpenError, StateFile};
 
 use super::apply::{Applying, announce, move_file};
 use super::batch::Engine;
+use super::commit::gauge;
 use super::fence::Fence;
 use super::intake::Bounds;
 use super::metrics::Metrics;
@@ -111,6 +112,7 @@ impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
             engine_digest: config.rules.engine_digest.clone(),
             filter: config.source.subjects.clone(),
         };
+        metrics.epoch.set(gauge(config.epoch.0));
         let (said, revision) = found.unzip();
         let mut fence = Fence::new(checkpoints, incarnation, revision);
         let begin = match decision {

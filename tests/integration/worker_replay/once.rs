@@ -223,3 +223,32 @@ async fn a_request_is_said_in_every_checkpoint_of_its_epoch_and_the_last_one_in_
     assert_eq!(said.applied.map(|applied| applied.id), Some(id));
     Ok(())
 }
+
+/// The annotation says that the old cluster is gone; its file and checkpoint become ours.
+#[tokio::test]
+async fn a_file_of_a_cluster_that_is_gone_is_adopted_and_its_requests_stay_applied() -> Result<()> {
+    let mut rig = worked().await?;
+    let rewind = request(&rig, "r", Clear, START);
+    rig.ask(rewind.clone()).await?;
+    rig.read_all().await?;
+    let gone = rig.config.owner.clone();
+    rig.config.owner.cluster = "another".to_owned();
+    rig.config.epoch = Epoch(3);
+    rig.config.cursor = Cursor::Rewind(rewind);
+    let message = rig.refused(ExitReason::OwnedByOther).await?;
+    assert!(
+        message.message.contains("lookback.dev/adopt"),
+        "{message:?}"
+    );
+
+    rig.config.adopt = Some(gone);
+    rig.publish_story(200).await?;
+    rig.read_all().await?;
+    assert_eq!(rig.checkpoint().await?.owner, rig.config.owner);
+    rig.config.adopt = None;
+    let worker = rig.start();
+    rig.publish_story(200).await?;
+    rig.finish(worker).await?;
+    rig.equals(&after_clear(&rig)).await?;
+    Ok(())
+}

@@ -7,7 +7,7 @@ use lookback_protocol::replay::request::StatePolicy::Rebuild;
 use uuid::Uuid;
 
 use super::*;
-use crate::worker_fixture::Setup;
+use crate::worker_fixture::{RULES, Setup, rule_file};
 
 const START: u64 = 2_001;
 
@@ -69,6 +69,32 @@ async fn a_rebuild_stores_nothing_below_its_start() -> Result<()> {
     assert!(ids.is_subset(&whole.alerts));
     let state = lookback::state::digest(&rig.state_file())?;
     assert_eq!(state.state_digest, whole.state_digest);
+    Ok(())
+}
+
+/// A fixed rule and the request to apply it to what was read come in one rollout.
+#[tokio::test]
+async fn a_rebuild_under_other_rules_gives_what_those_give_alone() -> Result<()> {
+    let rules = |count: u32| {
+        vec![rule_file(
+            "test.yml",
+            &RULES.replace("gte: 3", &format!("gte: {count}")),
+        )]
+    };
+    let mut rig = Rig::new().await?;
+    rig.load(rules(5));
+    rig.publish_all(r#"{"kind":"step","user":"eve"}"#, 4)
+        .await?;
+    rig.read_all().await?;
+    assert_eq!(rig.alerts().await?, 0);
+    rig.load(rules(3));
+    let mut rewind = request(&rig, "r", Rebuild, 3);
+    rewind.read_from = Some(StreamSeq(1));
+    rig.ask(rewind).await?;
+    rig.read_all().await?;
+    assert_eq!(rig.alerts().await?, 1);
+    rig.equals(&[rig.segment(1, None)]).await?;
+    rig.equals_oracle().await?;
     Ok(())
 }
 

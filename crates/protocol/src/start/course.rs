@@ -5,7 +5,7 @@ use crate::config::{Cursor, Rewind};
 use crate::position::Epoch;
 use crate::replay::record::Windows;
 use crate::replay::request::StatePolicy;
-use crate::replay::restore::{Reason, RestoreStart, decide_windows};
+use crate::replay::restore::{Reason, decide_windows};
 
 use super::{FileFacts, FileState, StartFacts};
 
@@ -68,9 +68,15 @@ pub(super) fn begins_anew(policy: StatePolicy) -> bool {
 fn goes_on(facts: &StartFacts<'_>, file: &FileState) -> bool {
     file.epoch == facts.told.epoch
         || match facts.told.cursor {
-            Cursor::Resume { of } => *of == Some(file.epoch),
+            Cursor::Resume { of } => leads_to(*of, file),
             Cursor::Rewind(rewind) => file.ledger.iter().any(|row| row.id == rewind.request_id),
         }
+}
+
+/// Whether nothing but epochs that were taken back before they moved anything lies between `of` and the
+/// file: whether a worker of one of them raised the file's epoch, nobody can see.
+fn leads_to(of: Option<Epoch>, file: &FileState) -> bool {
+    of.is_some_and(|of| of <= file.epoch)
 }
 
 /// Whether anyone saw this epoch, or its request, on a state file.
@@ -109,21 +115,16 @@ fn apply<'a>(
     rewind: &'a Rewind,
     file: Option<&'a FileState>,
 ) -> Option<Course<'a>> {
-    let start = if rewind.latest {
-        RestoreStart::Latest
-    } else {
-        RestoreStart::Sequence(rewind.start)
-    };
-    let moved = file.filter(|file| Some(file.epoch) == rewind.of);
+    let moved = file.filter(|file| leads_to(rewind.of, file));
     let said = state_said(facts);
     // Without the file itself what was said of it decides, so that windows which the plan kept are
     // not dropped without a word.
     let stored = moved
         .map(|file| file.position.sequence)
         .or_else(|| said.map(|checkpoint| checkpoint.position.sequence));
-    let (windows, reason) = decide_windows(rewind.state_policy, stored, start);
+    let (windows, reason) = decide_windows(rewind.state_policy, stored, rewind.restore_start());
     let at_hand = match file {
-        Some(file) => Some(file.epoch) == rewind.of,
+        Some(_) => moved.is_some(),
         None => rewind.of.is_none() && said.is_none(),
     };
     match windows {

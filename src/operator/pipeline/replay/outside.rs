@@ -146,6 +146,7 @@ impl Ports for Outside<'_> {
         };
         let checkpoint = Checkpoint {
             incarnation: self.context.reporter.instance().to_owned(),
+            owner: self.owner.clone(),
             epoch: to,
             phase: Phase::TakenBack,
             request: None,

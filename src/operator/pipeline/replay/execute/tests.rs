@@ -135,7 +135,11 @@ async fn after_an_effect_that_is_not_done_nothing_more_is() {
 
 #[tokio::test]
 async fn leadership_is_asked_for_before_each_effect() {
-    for (leads, done) in [(0, vec![]), (1, vec!["claim"]), (2, vec!["claim", "delete consumer"])] {
+    for (leads, done) in [
+        (0, vec![]),
+        (1, vec!["claim"]),
+        (2, vec!["claim", "delete consumer"]),
+    ] {
         let mut ports = Noted {
             leads,
             ..Noted::default()
