@@ -85,7 +85,9 @@ impl Gate {
             self.closed.send_replace(true);
         }
         self.opened().await;
-        let answer = client.send(Request::from_parts(parts, Body::from(body))).await;
+        let answer = client
+            .send(Request::from_parts(parts, Body::from(body)))
+            .await;
         if stop == Some(Stop::After) {
             self.closed.send_replace(true);
         }

@@ -1,7 +1,6 @@
 //! A request that cannot be begun is taken back, and who moves the checkpoint first has won.
 
 use anyhow::{Context, Result, ensure};
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{DeleteParams, PostParams};
@@ -37,8 +36,8 @@ async fn went_back(stand: &Stand, reason: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn r14_an_image_that_cannot_be_pulled_fails_the_request_and_the_old_state_goes_on() -> Result<()>
-{
+async fn r14_an_image_that_cannot_be_pulled_fails_the_request_and_the_old_state_goes_on()
+-> Result<()> {
     let stand = applied_with(&[ALARM, STEP, STEP], impatient).await?;
     stand.kubelet.hold(Hold::Image).await;
     ask(&stand, again()).await?;
@@ -48,7 +47,11 @@ async fn r14_an_image_that_cannot_be_pulled_fails_the_request_and_the_old_state_
     went_back(&stand, "ReplayFailed").await?;
 
     // It is remembered, and a new id may try again.
-    ask(&stand, json!({"id": "retry", "fromSequence": 1, "statePolicy": "Clear"})).await?;
+    ask(
+        &stand,
+        json!({"id": "retry", "fromSequence": 1, "statePolicy": "Clear"}),
+    )
+    .await?;
     completed(&stand, "retry").await?;
     let epoch = stand.checkpoint().await?.epoch.0;
     carried_out(&stand, epoch, &[("retry", epoch)]).await?;
@@ -81,15 +84,12 @@ async fn r14_a_request_that_nats_left_alone_ends_once_nats_is_back() -> Result<(
     stand.world.nats.kill();
     stand.kubelet.route(None).await;
     proxy.cut();
-    eventually(SOON, "its time is over", async || {
+    eventually(SOON, "the way back is written", async || {
         let record = stand.status().await?.replay;
-        let since = record.context("no record")?.since;
-        let lasted = Timestamp::now().duration_since(since);
-        ensure!(lasted > SignedDuration::from_secs(4), "{lasted:#}");
+        ensure!(record.is_some_and(|record| record.way_back.is_some()));
         Ok(())
     })
     .await?;
-    stand.condition("NatsReady", "False", "NatsUnavailable").await?;
     stand.world.nats.restart().await?;
     one_has_won(&stand).await
 }
@@ -103,7 +103,6 @@ async fn one_has_won(stand: &Stand) -> Result<()> {
     })
     .await?;
     let Record { phase, epoch, .. } = record;
-    println!("it is {phase:?}");
     // Everything is caught up with once a worker of the epoch that goes on has written a checkpoint.
     stand.publish(ALARM).await?;
     let epoch = epoch.map_or(0, |epoch| epoch.0);
@@ -223,9 +222,12 @@ async fn r21_whenever_a_request_is_taken_out_it_is_carried_out_or_leaves_no_trac
         ask(&stand, again()).await?;
         begun(&stand, "again", ReplayPhase::Fencing).await?;
         let early = dice.millis(0, 1_500);
-        tokio::time::timeout(early, completed(&stand, "again")).await.ok();
+        tokio::time::timeout(early, completed(&stand, "again"))
+            .await
+            .ok();
         stand.apply(&stand.spec()).await?;
-        one_has_won(&stand).await?;
+        let ended = one_has_won(&stand).await;
+        ended.with_context(|| format!("seed {seed}"))?;
     }
     Ok(())
 }
@@ -252,7 +254,10 @@ async fn another_id_before_the_point_of_no_return_is_run_after_the_way_back() ->
     ask(&stand, again()).await?;
     frozen(&proxy).await?;
     stand
-        .apply(&with_replay(&stand, json!({"id": "next", "fromSequence": 2})))
+        .apply(&with_replay(
+            &stand,
+            json!({"id": "next", "fromSequence": 2}),
+        ))
         .await?;
     stand.kubelet.route(None).await;
     eventually(SOON, "the operator has won", async || {

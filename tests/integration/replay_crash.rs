@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use lookback_dev::support::TcpProxy;
 use lookback_protocol::checkpoint;
 use lookback_protocol::position::StreamSeq;
@@ -89,13 +89,14 @@ async fn operator_dies_at_writes(seed: u64) -> Result<()> {
     let mut dice = Dice::new(seed);
     let mut stand = applied(&[ALARM, STEP, STEP, STEP]).await?;
     ask(&stand, again()).await?;
-    for life in 0..100 {
+    let mut lives = Vec::new();
+    while lives.len() < 100 {
         stand.kill_operator().await?;
         let (client, gate) = gated(stand.client.clone(), &stand.namespace);
         let stop = [Stop::Before, Stop::After][usize::from(dice.below(2) == 1)];
         // A reconcile that applies everything makes about ten.
         let mut writes = dice.below(16);
-        println!("life {life} ends {stop:?} write {writes}");
+        lives.push((stop, writes));
         gate.close_at(stop, move |parts, _| {
             let is_last = is_write(parts) && writes == 0;
             writes = writes.saturating_sub(u64::from(is_write(parts)));
@@ -106,13 +107,14 @@ async fn operator_dies_at_writes(seed: u64) -> Result<()> {
             closed = gate.is_closed() => closed?,
             done = completed(&stand, "again") => {
                 done?;
-                carried_out(&stand, 2, &[("again", 2)]).await?;
+                let done = carried_out(&stand, 2, &[("again", 2)]).await;
+                done.with_context(|| format!("seed {seed}, lives {lives:?}"))?;
                 assert_eq!(stand.audit().await?.len(), 1);
                 return Ok(());
             }
         }
     }
-    bail!("it is not done after 100 lives")
+    bail!("seed {seed}: it is not done after these lives: {lives:?}")
 }
 
 #[tokio::test]
@@ -149,7 +151,11 @@ async fn r02_an_operator_killed_at_its_messages_to_nats_goes_on() -> Result<()> 
     let mut stand = applied(&[ALARM, STEP, STEP, STEP]).await?;
     let direct = stand.nats.url();
     let mut spec = with_replay(&stand, again());
-    for text in ["PUB lookback.audit.", "$JS.API.CONSUMER.CREATE.EVENTS.lb_", ""] {
+    for text in [
+        "PUB lookback.audit.",
+        "$JS.API.CONSUMER.CREATE.EVENTS.lb_",
+        "",
+    ] {
         stand.kill_operator().await?;
         let proxy = TcpProxy::start(stand.nats.address()).await?;
         // The worker goes past it.
@@ -179,7 +185,9 @@ async fn r02_operator_worker_and_nats_die_at_random_times_and_it_is_done_once() 
     ask(&stand, again()).await?;
     for _ in 0..6 {
         let life = dice.millis(20, 900);
-        tokio::time::timeout(life, completed(&stand, "again")).await.ok();
+        tokio::time::timeout(life, completed(&stand, "again"))
+            .await
+            .ok();
         match dice.below(3) {
             0 => {
                 stand.kill_operator().await?;
@@ -188,7 +196,9 @@ async fn r02_operator_worker_and_nats_die_at_random_times_and_it_is_done_once() 
             1 => {
                 // Nobody may run just now.
                 let kill = stand.kubelet.kill();
-                tokio::time::timeout(Duration::from_millis(200), kill).await.ok();
+                tokio::time::timeout(Duration::from_millis(200), kill)
+                    .await
+                    .ok();
             }
             _ => {
                 stand.world.nats.kill();
@@ -265,8 +275,8 @@ async fn r24_a_former_leader_that_wakes_before_it_writes_the_request_changes_not
 }
 
 #[tokio::test]
-async fn r24_a_former_leader_that_wakes_before_it_writes_a_later_phase_changes_nothing() -> Result<()>
-{
+async fn r24_a_former_leader_that_wakes_before_it_writes_a_later_phase_changes_nothing()
+-> Result<()> {
     former_leader_wakes(|parts, body| {
         is_status_write(parts) && body.contains("\"phase\":\"CursorCreated\"")
     })

@@ -35,14 +35,20 @@ async fn decides(stand: &Stand, row: Row) -> Result<Plan> {
     block["id"] = json!("again");
     ask(stand, block).await?;
     let plan = completed(stand, "again").await?.plan.context("no plan")?;
-    assert_eq!((plan.windows, plan.reason.as_str()), (row.windows, row.reason));
+    assert_eq!(
+        (plan.windows, plan.reason.as_str()),
+        (row.windows, row.reason)
+    );
     let epoch = stand.checkpoint().await?.epoch.0;
     stand.publish(STEP).await?;
     let digest = carried_out(stand, epoch, &[("again", epoch)]).await?;
     let [applied] = digest.ledger.as_slice() else {
         anyhow::bail!("{:?}", digest.ledger);
     };
-    assert_eq!((applied.windows, applied.reason.as_str()), (row.windows, row.reason));
+    assert_eq!(
+        (applied.windows, applied.reason.as_str()),
+        (row.windows, row.reason)
+    );
     assert_eq!(applied.start, plan.start);
     let last = digest.lineage.last().context("no lineage")?;
     assert_eq!(last.dropped, row.windows != Windows::Kept);

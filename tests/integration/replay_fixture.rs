@@ -205,11 +205,9 @@ pub(crate) async fn stopped_at(stand: &Stand, text: &str) -> Result<TcpProxy> {
 pub(crate) struct Dice(u64);
 
 impl Dice {
-    /// Prints the seed, for a test that fails.
     pub(crate) fn new(seed: u64) -> Self {
         let more = std::env::var("REPLAY_SEED");
         let seed = seed + more.map_or(0, |more| more.parse().expect("REPLAY_SEED is a number"));
-        println!("seed {seed}");
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 

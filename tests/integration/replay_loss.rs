@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::operator_fixture::{SOON, STREAM};
 use crate::replay_fixture::{
-    ALARM, STEP, answered, applied, ask, begun, carried_out, completed, frozen, in_ledger, stopped_at,
-    with_replay,
+    ALARM, STEP, answered, applied, ask, begun, carried_out, completed, frozen, in_ledger,
+    stopped_at, with_replay,
 };
 use crate::stand::Stand;
 
@@ -50,7 +50,11 @@ async fn r07_a_volume_lost_after_a_replay_waits_for_a_person_and_is_not_replayed
 
     // A new request with Clear is one of the verbs that end it.
     stand.publish(ALARM).await?;
-    ask(&stand, json!({"id": "anew", "fromSequence": 4, "statePolicy": "Clear"})).await?;
+    ask(
+        &stand,
+        json!({"id": "anew", "fromSequence": 4, "statePolicy": "Clear"}),
+    )
+    .await?;
     completed(&stand, "anew").await?;
     stand.caught_up().await?;
     let digest = stand.digest().await?;
@@ -64,7 +68,8 @@ async fn r07_a_volume_lost_after_a_replay_waits_for_a_person_and_is_not_replayed
 }
 
 #[tokio::test]
-async fn r07_a_lost_volume_begins_empty_where_the_checkpoint_ends_if_that_is_wanted() -> Result<()> {
+async fn r07_a_lost_volume_begins_empty_where_the_checkpoint_ends_if_that_is_wanted() -> Result<()>
+{
     let stand = replayed().await?;
     let before = alert_ids(&stand).await?;
     let mut spec = with_replay(&stand, again());
@@ -225,9 +230,17 @@ async fn r09_a_stream_made_again_stalls_until_a_new_request_clears() -> Result<(
     assert_eq!(in_ledger(&stand.digest().await?), [("again", 2)]);
 
     // What goes on with the windows cannot.
-    ask(&stand, json!({"id": "keep", "fromSequence": 1, "statePolicy": "Keep"})).await?;
+    ask(
+        &stand,
+        json!({"id": "keep", "fromSequence": 1, "statePolicy": "Keep"}),
+    )
+    .await?;
     answered(&stand, "keep", "ReplayRejected").await?;
-    ask(&stand, json!({"id": "anew", "fromSequence": 1, "statePolicy": "Clear"})).await?;
+    ask(
+        &stand,
+        json!({"id": "anew", "fromSequence": 1, "statePolicy": "Clear"}),
+    )
+    .await?;
     completed(&stand, "anew").await?;
     stand.caught_up().await?;
     let digest = stand.digest().await?;
@@ -303,9 +316,15 @@ async fn r26_sequences_that_nats_lost_and_gave_to_others_stall_until_a_request_c
     stand.world.nats.restart().await?;
     stand.publish(STEP).await?;
     stand.publish_all(ALARM, 2).await?;
-    stand.condition("Stalled", "True", "StreamRegressed").await?;
+    stand
+        .condition("Stalled", "True", "StreamRegressed")
+        .await?;
 
-    ask(&stand, json!({"id": "anew", "fromSequence": 1, "statePolicy": "Clear"})).await?;
+    ask(
+        &stand,
+        json!({"id": "anew", "fromSequence": 1, "statePolicy": "Clear"}),
+    )
+    .await?;
     completed(&stand, "anew").await?;
     carried_out(&stand, 2, &[("anew", 2)]).await?;
     // Three alarms, and the step that was stored under a sequence that had been another's.

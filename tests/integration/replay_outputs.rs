@@ -60,7 +60,11 @@ async fn r20_a_rebuild_finds_the_same_alerts_and_stores_nothing_new() -> Result<
     let mut stand = story_applied(800).await?;
     let whole = stand.equals_oracle().await?;
     let (alerts, last) = (stand.stored_alerts().await?, stored(&stand).await?);
-    ask(&stand, json!({"id": "again", "fromSequence": 500, "statePolicy": "Rebuild"})).await?;
+    ask(
+        &stand,
+        json!({"id": "again", "fromSequence": 500, "statePolicy": "Rebuild"}),
+    )
+    .await?;
     let plan = completed(&stand, "again").await?.plan.context("no plan")?;
     assert_eq!(plan.windows, Windows::Rebuilt);
     let read_back = plan.read_back.context("nothing is read back")?;
@@ -78,7 +82,11 @@ async fn r20_a_rebuild_finds_the_same_alerts_and_stores_nothing_new() -> Result<
 #[tokio::test]
 async fn r20_a_clear_may_find_others_and_stores_none_twice() -> Result<()> {
     let stand = story_applied(800).await?;
-    ask(&stand, json!({"id": "again", "fromSequence": 300, "statePolicy": "Clear"})).await?;
+    ask(
+        &stand,
+        json!({"id": "again", "fromSequence": 300, "statePolicy": "Clear"}),
+    )
+    .await?;
     let plan = completed(&stand, "again").await?.plan.context("no plan")?;
     assert_eq!((plan.windows, plan.double_counted), (Windows::Dropped, 0));
     carried_out(&stand, 2, &[("again", 2)]).await?;
@@ -88,7 +96,11 @@ async fn r20_a_clear_may_find_others_and_stores_none_twice() -> Result<()> {
 #[tokio::test]
 async fn r20_a_keep_counts_twice_as_the_plan_says() -> Result<()> {
     let stand = applied(&[STEP, STEP]).await?;
-    ask(&stand, json!({"id": "again", "fromSequence": 1, "statePolicy": "Keep"})).await?;
+    ask(
+        &stand,
+        json!({"id": "again", "fromSequence": 1, "statePolicy": "Keep"}),
+    )
+    .await?;
     let plan = completed(&stand, "again").await?.plan.context("no plan")?;
     assert_eq!((plan.windows, plan.double_counted), (Windows::Kept, 2));
     carried_out(&stand, 2, &[("again", 2)]).await?;

@@ -30,7 +30,10 @@ async fn truncated() -> Result<Stand> {
 
 /// Waits until the request is rejected, and shows that nothing was done for it.
 async fn rejected(stand: &Stand, block: Value, because: &str) -> Result<()> {
-    let id = block["id"].as_str().context("a block without id")?.to_owned();
+    let id = block["id"]
+        .as_str()
+        .context("a block without id")?
+        .to_owned();
     ask(stand, block).await?;
     let record = ended(stand, &id, ReplayPhase::Rejected).await?;
     assert!(record.message.contains(because), "{}", record.message);
@@ -46,7 +49,10 @@ async fn rejected(stand: &Stand, block: Value, because: &str) -> Result<()> {
 }
 
 async fn planned(stand: &Stand, block: Value) -> Result<Plan> {
-    let id = block["id"].as_str().context("a block without id")?.to_owned();
+    let id = block["id"]
+        .as_str()
+        .context("a block without id")?
+        .to_owned();
     ask(stand, block).await?;
     let record = ended(stand, &id, ReplayPhase::AwaitingApproval).await?;
     record.plan.context("no plan")
@@ -153,7 +159,9 @@ async fn r13_a_source_from_which_reading_would_take_events_is_refused() -> Resul
         let mut spec = with_replay(&stand, json!({"id": "again", "fromSequence": 1}));
         spec["source"]["stream"] = json!(name);
         stand.apply(&spec).await?;
-        stand.condition("Stalled", "True", "SourceUnsupported").await?;
+        stand
+            .condition("Stalled", "True", "SourceUnsupported")
+            .await?;
         stand.reconciles(3).await?;
         assert_eq!(source.info().await?.state.consumer_count, 0);
         assert!(stand.api::<StatefulSet>().get_opt(NAME).await?.is_none());
@@ -165,11 +173,17 @@ async fn r13_a_source_from_which_reading_would_take_events_is_refused() -> Resul
 #[tokio::test]
 async fn a_plan_runs_when_a_person_approved_it_and_not_for_the_hash_of_another() -> Result<()> {
     let stand = applied(&[ALARM, STEP, STEP, STEP]).await?;
-    stand.annotate("lookback.dev/approve", "p-000000000000").await?;
+    stand
+        .annotate("lookback.dev/approve", "p-000000000000")
+        .await?;
     let block = json!({"id": "again", "fromSequence": 2, "approval": "Manual"});
     let plan = planned(&stand, block.clone()).await?;
     let condition = answered(&stand, "again", "AwaitingApproval").await?;
-    assert!(condition.message.contains(&plan.hash), "{}", condition.message);
+    assert!(
+        condition.message.contains(&plan.hash),
+        "{}",
+        condition.message
+    );
     stand.reconciles(3).await?;
     carried_out(&stand, 1, &[]).await?;
     assert_eq!(stand.audit().await?, []);
@@ -219,7 +233,11 @@ async fn a_request_that_was_not_begun_in_time_expires() -> Result<()> {
 
     // It was never begun, so with a later time it may run.
     let later = Timestamp::now() + SignedDuration::from_hours(1);
-    ask(&stand, json!({"id": "again", "fromSequence": 1, "notAfter": later})).await?;
+    ask(
+        &stand,
+        json!({"id": "again", "fromSequence": 1, "notAfter": later}),
+    )
+    .await?;
     completed(&stand, "again").await?;
     let epoch = stand.checkpoint().await?.epoch.0;
     carried_out(&stand, epoch, &[("again", epoch)]).await?;
@@ -227,8 +245,8 @@ async fn a_request_that_was_not_begun_in_time_expires() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_worker_that_passes_a_start_ahead_of_it_fails_the_plan_and_keeps_its_windows() -> Result<()>
-{
+async fn a_worker_that_passes_a_start_ahead_of_it_fails_the_plan_and_keeps_its_windows()
+-> Result<()> {
     let stand = applied(&[STEP, STEP]).await?;
     let block = json!({"id": "ahead", "fromSequence": 3, "approval": "Manual"});
     let plan = planned(&stand, block).await?;

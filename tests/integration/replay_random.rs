@@ -10,11 +10,11 @@ use lookback_protocol::position::Epoch;
 use lookback_protocol::replay::record::ReplayPhase;
 use serde_json::{Value, json};
 
-use crate::operator_fixture::{SOON, STREAM};
+use crate::operator_fixture::{SOON, STREAM, find};
 use crate::replay_fixture::{Dice, in_ledger, story_applied, with_replay};
 use crate::stand::Stand;
 
-const STEPS: usize = 14;
+const STEPS: usize = 16;
 
 /// A pipeline, and what was asked of it.
 struct Walk {
@@ -22,6 +22,8 @@ struct Walk {
     dice: Dice,
     blocks: Vec<Value>,
     spec: Value,
+    /// What was done, for people.
+    story: Vec<String>,
 }
 
 impl Walk {
@@ -33,44 +35,49 @@ impl Walk {
             stand,
             dice,
             blocks: Vec::new(),
+            story: Vec::new(),
         })
     }
 
+    fn tell(&mut self, what: impl Into<String>) {
+        self.story.push(what.into());
+    }
+
     async fn step(&mut self) -> Result<()> {
-        match self.dice.below(12) {
-            0..=3 => self.ask_anew().await,
-            4 => self.ask_again().await,
-            5 => {
-                println!("takes the block out");
+        match self.dice.below(14) {
+            0..=5 => self.ask_anew().await,
+            6 => self.ask_again().await,
+            7 => {
+                self.tell("takes the block out");
                 self.spec = self.stand.spec();
                 self.apply().await
             }
-            6 => {
-                println!("kills the operator");
+            8 => {
+                self.tell("kills the operator");
                 self.stand.kill_operator().await?;
                 self.stand.start_operator().await
             }
-            7 => {
-                println!("kills the worker, if one runs");
+            9 => {
+                self.tell("kills the worker, if one runs");
                 let kill = self.stand.kubelet.kill();
                 tokio::time::timeout(Duration::from_millis(200), kill)
                     .await
                     .ok();
                 Ok(())
             }
-            8 => {
-                println!("kills NATS");
+            10 => {
+                self.tell("kills NATS");
                 self.stand.world.nats.kill();
                 self.stand.world.nats.restart().await
             }
-            9 => {
+            11 => {
                 self.spec["suspend"] = json!(self.dice.below(2) == 0);
-                println!("suspend: {}", self.spec["suspend"]);
+                self.tell(format!("sets suspend: {}", self.spec["suspend"]));
                 self.apply().await
             }
-            10 => self.lose_consumer().await,
+            12 => self.lose_consumer().await,
             _ => {
-                println!("publishes");
+                self.tell("publishes");
                 self.stand.publish_story(100).await
             }
         }
@@ -87,7 +94,7 @@ impl Walk {
             0 => block["latest"] = json!(true),
             _ => block["fromSequence"] = json!(1 + self.dice.below(last + 1)),
         }
-        println!("asks for {block}");
+        self.tell(format!("asks for {block}"));
         self.spec = with_replay(&self.stand, block.clone());
         self.blocks.push(block);
         self.apply().await
@@ -98,19 +105,31 @@ impl Walk {
             return Ok(());
         }
         let block = self.blocks[self.dice.pick(self.blocks.len())].clone();
-        println!("asks again for {}", block["id"]);
+        self.tell(format!("asks again for {}", block["id"]));
         self.spec = with_replay(&self.stand, block);
         self.apply().await
     }
 
     async fn lose_consumer(&mut self) -> Result<()> {
         let epoch = self.stand.checkpoint().await?.epoch;
-        println!("loses the consumer of epoch {epoch}");
+        self.tell(format!("loses the consumer of epoch {epoch}"));
         let source = self.stand.js.get_stream_no_info(STREAM).await?;
         let name = self.stand.key().consumer(0, Epoch(epoch.0));
         // It may be gone already.
         source.delete_consumer(&name).await.ok();
         Ok(())
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        for _ in 0..STEPS {
+            self.step().await?;
+            let pause = self.dice.millis(10, 2_000);
+            let done = self
+                .stand
+                .condition("ReplayInProgress", "False", "Completed");
+            tokio::time::timeout(pause, done).await.ok();
+        }
+        self.end().await
     }
 
     async fn apply(&self) -> Result<()> {
@@ -119,12 +138,19 @@ impl Walk {
     }
 
     /// Lets it come to rest, and compares.
-    async fn end(mut self) -> Result<()> {
-        self.spec = self.stand.spec();
-        self.apply().await?;
+    async fn end(&mut self) -> Result<()> {
+        self.spec["suspend"] = json!(false);
+        let applied = self.stand.apply(&self.spec).await?;
+        let generation = applied.metadata.generation;
         let stand = &mut self.stand;
-        eventually(2 * SOON, "no request is under way", async || {
+        eventually(2 * SOON, "nothing is left to do", async || {
             let status = stand.status().await?;
+            let accepted = find(&status, "ReplayAccepted")?;
+            let waits = ["Queued", "Throttled"].contains(&&*accepted.reason);
+            ensure!(
+                !waits && status.observed_generation == generation,
+                "{accepted:#?}"
+            );
             let open = status.replay.filter(|record| !record.phase.is_final());
             ensure!(open.is_none(), "{open:#?}, {:#?}", status.conditions);
             Ok(())
@@ -144,7 +170,6 @@ impl Walk {
             })
             .collect::<Result<_>>()?;
         let done: Vec<_> = done.into_iter().map(|(epoch, id)| (id, epoch)).collect();
-        println!("done are {done:?}, of {} blocks", self.blocks.len());
         let told = in_ledger(&digest);
         ensure!(told == done, "the file says {told:?}, the status {done:?}");
         stand.stored_alerts().await?;
@@ -154,13 +179,8 @@ impl Walk {
 
 async fn walk(seed: u64) -> Result<()> {
     let mut walk = Walk::begin(seed).await?;
-    for _ in 0..STEPS {
-        walk.step().await?;
-        let pause = walk.dice.millis(10, 1_200);
-        let done = walk.stand.condition("ReplayInProgress", "False", "Completed");
-        tokio::time::timeout(pause, done).await.ok();
-    }
-    walk.end().await
+    let ended = walk.run().await;
+    ended.with_context(|| format!("seed {seed}: {:#?}", walk.story))
 }
 
 #[tokio::test]
