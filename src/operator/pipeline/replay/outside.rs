@@ -239,7 +239,7 @@ impl Outside<'_> {
         let source = server.source.as_ref()?;
         let consumer = server.consumers.get(&epoch);
         let metadata = consumer.and_then(|consumer| consumer.metadata.as_ref());
-        let start = metadata.map_or(source.last.next(), |metadata| metadata.start);
+        let start = metadata.map_or_else(|| source.last.next(), |metadata| metadata.start);
         let position = Position::before(start);
         Some(Checkpoint {
             v: format::VERSION,
