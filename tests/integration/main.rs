@@ -26,6 +26,7 @@ mod replay_loss;
 mod replay_once;
 mod replay_outputs;
 mod replay_plan;
+mod replay_random;
 mod replay_suspend;
 mod stand;
 mod stand_works;
