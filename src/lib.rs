@@ -13,7 +13,8 @@
 //!
 //! # Layout
 //! - [`api`]: the DetectionPipeline resource, its status and its conditions.
-//! - [`operator`]: one controller, five steps a reconcile, a file each.
+//! - [`operator`]: one controller; a reconcile is a few steps, a file each, and what it decides about replays is
+//!   written before it is done.
 //! - [`worker`]: events -> alerts, dead letters and windows. The loop runs over three ports, so the
 //!   model tests run it over a model of JetStream.
 //! - [`state`]: the worker's SQLite file: windows and position in one transaction.
@@ -40,10 +41,15 @@
 //!    that the oracle does not find, for as long as ids are kept. One alert at most for a rule, a group
 //!    key and an event. What a process published and did not commit is found again by its id, also
 //!    when a person has moved it meanwhile.
-//! 4. **Nothing silent.** An event that cannot be applied is in the dead-letter stream, whole, before
+//! 4. **Replay.** A request to move the cursor is applied at most once, and exactly once if it is
+//!    completed, whichever process dies at whatever moment, also when a volume comes back empty or from
+//!    an old copy. What the operator is about to do stands in the status first; the worker announces in
+//!    its checkpoint that it is about to move the file, which is the point of no return, and then moves
+//!    it in one transaction. `lookback_protocol::replay` is the map of it.
+//! 5. **Nothing silent.** An event that cannot be applied is in the dead-letter stream, whole, before
 //!    it is acknowledged. Events that left the stream unread are reported as a range. A store that is
 //!    full or unreachable holds the pipeline; nothing is dropped.
-//! 5. **Identity.** A state file belongs to one owner, one incarnation of one stream and one epoch. NATS
+//! 6. **Identity.** A state file belongs to one owner, one incarnation of one stream and one epoch. NATS
 //!    can lose acknowledged writes and use their sequences again, so the message at the position must
 //!    still have the time it had. On a mismatch the worker stops and says so; it never guesses.
 //!

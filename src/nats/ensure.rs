@@ -21,6 +21,11 @@ pub enum Ensured {
         /// In these fields of JetStream's JSON.
         fields: Vec<String>,
     },
+    /// It was of the owner to adopt, and is ours now.
+    Adopted {
+        /// That owner.
+        from: String,
+    },
 }
 
 /// What a delete found.
@@ -125,15 +130,23 @@ impl Object<'_> {
             self.write(nats, "create", config, drift).await?;
             return Ok(Ensured::Created);
         };
-        if adopt.is_none() || owner_of(&observed.config) != adopt {
-            self.check_owner(owner_of(desired).unwrap_or_default(), &observed.config)?;
+        let ours = owner_of(desired).unwrap_or_default();
+        let adopted = adopt.filter(|from| owner_of(&observed.config) == Some(*from));
+        let adopted = adopted.filter(|from| *from != ours);
+        if adopted.is_none() {
+            self.check_owner(ours, &observed.config)?;
         }
         match drift(&observed.config) {
             Drift::None => Ok(Ensured::Unchanged),
             Drift::Update { fields } => {
                 let config = merged(desired, &observed.config);
                 self.write(nats, "update", config, drift).await?;
-                Ok(Ensured::Updated { fields })
+                Ok(match adopted {
+                    Some(from) => Ensured::Adopted {
+                        from: from.to_owned(),
+                    },
+                    None => Ensured::Updated { fields },
+                })
             }
             Drift::Immutable {
                 field,

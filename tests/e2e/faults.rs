@@ -63,12 +63,7 @@ async fn a_volume_that_comes_back_empty_stalls_the_pipeline() -> Result<()> {
     stage.publish(2_000, None).await?;
     stage.apply_pipeline("")?;
     stage.applied(stage.published()).await?;
-    for file in ["state.db", "state.db-wal", "state.db-shm"] {
-        match std::fs::remove_file(stage.volume()?.join(file)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-    }
+    stage.empty_the_volume()?;
     stage
         .node
         .kubectl(&["-n", NAMESPACE, "delete", "pod", "edr-0"])?;

@@ -4,6 +4,7 @@
 mod deletion;
 mod faults;
 mod operator;
+mod replay;
 mod rules;
 mod stage;
 mod worker;

@@ -1,6 +1,7 @@
 //! A cluster with NATS and the operator in it, a pipeline, and the oracle beside them.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use jiff::SignedDuration;
 use lookback::state::FileDigest;
 use lookback_dev::compare::{Comparison, stored_alerts, stored_dead_letters};
 use lookback_dev::events::{Plan, generate};
-use lookback_dev::oracle::{self, Findings};
+use lookback_dev::oracle::{self, Findings, Segment};
 use lookback_dev::publish::{ensure_source_stream, publish};
 use lookback_dev::support::{Node, eventually};
 use lookback_dev::wait::until_applied;
@@ -19,7 +20,7 @@ use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::config::WorkerConfig;
 use lookback_protocol::names::PipelineKey;
 use lookback_protocol::position::StreamSeq;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long anything may take here; a machine with two cores runs all of it.
@@ -27,7 +28,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) const NAMESPACE: &str = "detections";
 pub(crate) const NAME: &str = "edr";
 pub(crate) const STREAM: &str = "EVENTS";
-const POD: &str = "edr-0";
+pub(crate) const POD: &str = "edr-0";
+/// The storage of a pipeline that asks for nothing else.
+const STATE: &str = "  state: {storage: {size: 1Gi, accessMode: ReadWriteOnce}}\n";
 
 pub(crate) struct Stage {
     pub(crate) node: Node,
@@ -106,6 +109,7 @@ impl Stage {
             .kubectl(&[create.as_slice(), dry.as_slice()].concat())?;
         self.node.apply(&manifest)?;
         let url = &self.node.facts().nats_pod_url;
+        let state = if spec.contains("state:") { "" } else { STATE };
         self.node.apply(&format!(
             "apiVersion: lookback.dev/v1alpha1
 kind: DetectionPipeline
@@ -114,8 +118,7 @@ spec:
   nats: {{urls: ['{url}']}}
   source: {{stream: {STREAM}, start: Earliest, logsource: {{product: windows}}}}
   rules: {{configMaps: [{{name: sigma-rules}}], processing: [sysmon]}}
-  state: {{storage: {{size: 1Gi, accessMode: ReadWriteOnce}}}}
-{spec}"
+{state}{spec}"
         ))
     }
 
@@ -154,8 +157,8 @@ spec:
         .await
     }
 
-    /// Keeps the rules that the pipeline runs now for the oracle.
-    pub(crate) fn remember_rules(&mut self) -> Result<()> {
+    /// What the newest template tells the worker.
+    pub(crate) fn config(&self) -> Result<WorkerConfig> {
         let set = self.node.get(NAMESPACE, "statefulset", NAME)?;
         let volumes = set["spec"]["template"]["spec"]["volumes"]
             .as_array()
@@ -168,7 +171,12 @@ spec:
         let text = config["data"]["config.json"]
             .as_str()
             .context("config.json")?;
-        let config: WorkerConfig = serde_json::from_str(text)?;
+        serde_json::from_str(text).context("read config.json")
+    }
+
+    /// Keeps the rules that the pipeline runs now for the oracle.
+    pub(crate) fn remember_rules(&mut self) -> Result<()> {
+        let config = self.config()?;
         let directory = self.work.path().join(self.runs.len().to_string());
         std::fs::create_dir(&directory)?;
         let source = self.node.get(NAMESPACE, "configmap", "sigma-rules")?;
@@ -187,12 +195,8 @@ spec:
     /// published. The worker must be idle: its file is copied.
     pub(crate) async fn equals_one_uninterrupted_pass(&self) -> Result<()> {
         self.applied(self.published()).await?;
-        let state = self.state_at(self.published()).await?;
-        let rules: Vec<_> = self.runs.iter().map(|run| Arc::clone(&run.rules)).collect();
-        let run = self.runs.first().context("remember_rules comes first")?;
-        let segments = oracle::lineage(&state, &rules)?;
-        let findings =
-            oracle::run(&self.jetstream, &run.config, &segments, self.published()).await?;
+        let state = self.state().await?;
+        let findings = self.findings(&state).await?;
         self.stores_equal(&findings).await?;
         ensure!(
             state.state_digest == findings.state_digest,
@@ -203,6 +207,23 @@ spec:
             findings.state_digest
         );
         Ok(())
+    }
+
+    /// Compares alerts and dead letters alone: the windows may have another history.
+    pub(crate) async fn stored_alerts_equal_one_uninterrupted_pass(&self) -> Result<()> {
+        self.applied(self.published()).await?;
+        let run = self.runs.first().context("remember_rules comes first")?;
+        let whole = Segment::whole(&run.config, Arc::clone(&run.rules));
+        let findings =
+            oracle::run(&self.jetstream, &run.config, &[whole], self.published()).await?;
+        self.stores_equal(&findings).await
+    }
+
+    async fn findings(&self, state: &FileDigest) -> Result<Findings> {
+        let rules: Vec<_> = self.runs.iter().map(|run| Arc::clone(&run.rules)).collect();
+        let run = self.runs.first().context("remember_rules comes first")?;
+        let segments = oracle::lineage(state, &rules)?;
+        oracle::run(&self.jetstream, &run.config, &segments, self.published()).await
     }
 
     async fn stores_equal(&self, findings: &Findings) -> Result<()> {
@@ -222,8 +243,9 @@ spec:
         Ok(())
     }
 
-    /// The digest of a copy of the worker's file, once it stands at `position`.
-    async fn state_at(&self, position: StreamSeq) -> Result<FileDigest> {
+    /// The digest of a copy of the worker's file, once it stands at the last event published.
+    pub(crate) async fn state(&self) -> Result<FileDigest> {
+        let position = self.published();
         let file = self.volume()?.join("state.db");
         eventually(
             DEADLINE,
@@ -242,6 +264,79 @@ spec:
             },
         )
         .await
+    }
+
+    /// Removes the state file, as a volume that comes back empty would have it.
+    pub(crate) fn empty_the_volume(&self) -> Result<()> {
+        for file in ["state.db", "state.db-wal", "state.db-shm"] {
+            match std::fs::remove_file(self.volume()?.join(file)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the operators more flags, and waits until they run with them.
+    pub(crate) fn operator_flags(&self, flags: &[&str]) -> Result<()> {
+        let additions: Vec<Value> = flags
+            .iter()
+            .map(|flag| json!({"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": flag}))
+            .collect();
+        let patch = Value::from(additions).to_string();
+        let operator = ["-n", "lookback-system"];
+        for command in [
+            [
+                "patch",
+                "deployment",
+                "lookback-operator",
+                "--type=json",
+                "-p",
+                &patch,
+            ]
+            .as_slice(),
+            &[
+                "rollout",
+                "status",
+                "deployment/lookback-operator",
+                "--timeout=120s",
+            ],
+        ] {
+            self.node
+                .kubectl(&[operator.as_slice(), command].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Runs a worker with `config` on this machine, beside the pod and with an empty volume, and gives
+    /// its exit code.
+    pub(crate) fn run_worker_beside(&self, config: &WorkerConfig) -> Result<i32> {
+        let volume = tempfile::tempdir()?;
+        let mut config = config.clone();
+        config.nats.urls = vec![self.node.facts().nats_url.clone()];
+        for file in &mut config.rules.files {
+            let key = file.name.rsplit('/').next().context("a key")?;
+            let path = self.work.path().join("0").join(key);
+            file.path = path.to_str().context("a path in UTF-8")?.to_owned();
+        }
+        let path = volume.path().join("config.json");
+        std::fs::write(&path, serde_json::to_vec(&config)?)?;
+        let status = Command::new(env!("CARGO_BIN_EXE_lookback"))
+            .arg("worker")
+            .arg("--config")
+            .arg(&path)
+            .arg("--state-dir")
+            .arg(volume.path())
+            .arg("--termination-log")
+            .arg(volume.path().join("termination"))
+            .args(["--admin-address", "127.0.0.1:0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .context("run a worker")?;
+        status.code().context("the worker was killed")
     }
 
     /// The folder of the worker's volume on this machine.

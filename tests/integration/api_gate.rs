@@ -15,7 +15,7 @@ use tower_test::mock::{self, SendResponse};
 use crate::operator_fixture::SOON;
 
 type Reply = SendResponse<Response<Body>>;
-type Rule = Box<dyn FnMut(&Parts) -> bool + Send>;
+type Rule = Box<dyn FnMut(&Parts, &str) -> bool + Send>;
 
 /// Where the process that uses the client stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +53,12 @@ pub(crate) fn gated(client: Client, namespace: &str) -> (Client, Gate) {
 }
 
 impl Gate {
-    /// Closes at the first request that `rule` holds for; from then on nothing passes.
-    pub(crate) fn close_at(&self, stop: Stop, rule: impl FnMut(&Parts) -> bool + Send + 'static) {
+    /// Closes at the first request whose head and body `rule` holds for; from then on nothing passes.
+    pub(crate) fn close_at(
+        &self,
+        stop: Stop,
+        rule: impl FnMut(&Parts, &str) -> bool + Send + 'static,
+    ) {
         let mut kept = self.rule.lock().unwrap_or_else(PoisonError::into_inner);
         *kept = Some((stop, Box::new(rule)));
     }
@@ -74,12 +78,16 @@ impl Gate {
 
     async fn forward(self, client: Client, request: Request<Body>, reply: Reply) {
         let (parts, body) = request.into_parts();
-        let stop = self.stop(&parts);
+        // Fails for no body that is held in memory, as all of ours are.
+        let body = body.collect_bytes().await.unwrap_or_default();
+        let stop = self.stop(&parts, &String::from_utf8_lossy(&body));
         if stop == Some(Stop::Before) {
             self.closed.send_replace(true);
         }
         self.opened().await;
-        let answer = client.send(Request::from_parts(parts, body)).await;
+        let answer = client
+            .send(Request::from_parts(parts, Body::from(body)))
+            .await;
         if stop == Some(Stop::After) {
             self.closed.send_replace(true);
         }
@@ -91,10 +99,10 @@ impl Gate {
     }
 
     /// The stop at this request, which is the last.
-    fn stop(&self, parts: &Parts) -> Option<Stop> {
+    fn stop(&self, parts: &Parts, body: &str) -> Option<Stop> {
         let mut kept = self.rule.lock().unwrap_or_else(PoisonError::into_inner);
         let (stop, mut rule) = kept.take()?;
-        if rule(parts) {
+        if rule(parts, body) {
             return Some(stop);
         }
         *kept = Some((stop, rule));

@@ -306,10 +306,10 @@ async fn a_consumer_of_the_owner_to_adopt_becomes_ours_and_keeps_its_cursor() ->
         adopt: Some(GONE.to_owned()),
         ..consumer_named(theirs.name.clone(), OWNER)
     };
-    let fields = vec!["metadata".to_owned()];
+    let from = GONE.to_owned();
     assert_eq!(
         consumers::ensure(&fixture.nats, &ours).await?,
-        Ensured::Updated { fields }
+        Ensured::Adopted { from }
     );
     assert_eq!(facts().await?, (Some(OWNER.to_owned()), before));
     assert_eq!(
@@ -331,10 +331,10 @@ async fn a_stream_of_the_owner_to_adopt_becomes_ours_with_its_messages() -> Resu
         adopt: Some(GONE.to_owned()),
         ..alerts()
     };
-    let fields = vec!["metadata".to_owned()];
+    let from = GONE.to_owned();
     assert_eq!(
         streams::ensure(&fixture.nats, &ours).await?,
-        Ensured::Updated { fields }
+        Ensured::Adopted { from }
     );
     let observed = streams::read(&fixture.nats, &ours.name).await?;
     let observed = observed.context("it is gone")?;

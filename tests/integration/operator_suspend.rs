@@ -158,6 +158,7 @@ async fn what_a_cluster_that_is_gone_left_is_taken_over_by_name_only() -> Result
     stand.publish(STEP).await?;
     assert_eq!(stand.caught_up().await?.epoch, Epoch(1));
     stand.condition("Ready", "True", "Running").await?;
+    assert!(stand.event("Adopted").await?.contains(&gone));
     let consumer = stand.consumer(1).await?.context("no consumer")?;
     let owner = consumer.config.metadata.get("lookback.dev/owner");
     assert!(

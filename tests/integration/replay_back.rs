@@ -1,6 +1,6 @@
 //! A request that cannot be begun is taken back, and who moves the checkpoint first has won.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{DeleteParams, PostParams};
@@ -103,7 +103,6 @@ async fn one_has_won(stand: &Stand) -> Result<()> {
     })
     .await?;
     let Record { phase, epoch, .. } = record;
-    println!("it is {phase:?}");
     // Everything is caught up with once a worker of the epoch that goes on has written a checkpoint.
     stand.publish(ALARM).await?;
     let epoch = epoch.map_or(0, |epoch| epoch.0);
@@ -227,7 +226,8 @@ async fn r21_whenever_a_request_is_taken_out_it_is_carried_out_or_leaves_no_trac
             .await
             .ok();
         stand.apply(&stand.spec()).await?;
-        one_has_won(&stand).await?;
+        let ended = one_has_won(&stand).await;
+        ended.with_context(|| format!("seed {seed}"))?;
     }
     Ok(())
 }

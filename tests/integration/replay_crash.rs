@@ -1,6 +1,8 @@
 //! Whoever dies in the midst of a request, it is carried out once and goes on where it was.
 
-use anyhow::{Result, bail};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
 use lookback_dev::support::TcpProxy;
 use lookback_protocol::checkpoint;
 use lookback_protocol::position::StreamSeq;
@@ -13,7 +15,6 @@ use crate::replay_fixture::{
     ALARM, Dice, STEP, applied, ask, begun, carried_out, completed, ended, frozen, pod_uid,
     stopped_at, story_applied, with_replay,
 };
-use crate::stand::Stand;
 
 fn again() -> Value {
     json!({"id": "again", "fromSequence": 1, "statePolicy": "Clear"})
@@ -88,15 +89,15 @@ async fn operator_dies_at_writes(seed: u64) -> Result<()> {
     let mut dice = Dice::new(seed);
     let mut stand = applied(&[ALARM, STEP, STEP, STEP]).await?;
     ask(&stand, again()).await?;
-    for life in 0..200 {
+    let mut lives = Vec::new();
+    while lives.len() < 100 {
         stand.kill_operator().await?;
         let (client, gate) = gated(stand.client.clone(), &stand.namespace);
-        let (stop, mut writes) = match dice.below(2) {
-            0 => (Stop::Before, 1 + dice.below(4)),
-            _ => (Stop::After, dice.below(4)),
-        };
-        println!("life {life} ends {stop:?} write {writes}");
-        gate.close_at(stop, move |parts| {
+        let stop = [Stop::Before, Stop::After][usize::from(dice.below(2) == 1)];
+        // A reconcile that applies everything makes about ten.
+        let mut writes = dice.below(16);
+        lives.push((stop, writes));
+        gate.close_at(stop, move |parts, _| {
             let is_last = is_write(parts) && writes == 0;
             writes = writes.saturating_sub(u64::from(is_write(parts)));
             is_last
@@ -106,13 +107,14 @@ async fn operator_dies_at_writes(seed: u64) -> Result<()> {
             closed = gate.is_closed() => closed?,
             done = completed(&stand, "again") => {
                 done?;
-                carried_out(&stand, 2, &[("again", 2)]).await?;
+                let done = carried_out(&stand, 2, &[("again", 2)]).await;
+                done.with_context(|| format!("seed {seed}, lives {lives:?}"))?;
                 assert_eq!(stand.audit().await?.len(), 1);
                 return Ok(());
             }
         }
     }
-    bail!("it is not done after 200 lives")
+    bail!("seed {seed}: it is not done after these lives: {lives:?}")
 }
 
 #[tokio::test]
@@ -177,6 +179,40 @@ async fn r02_an_operator_killed_at_its_messages_to_nats_goes_on() -> Result<()> 
 }
 
 #[tokio::test]
+async fn r02_operator_worker_and_nats_die_at_random_times_and_it_is_done_once() -> Result<()> {
+    let mut dice = Dice::new(4);
+    let mut stand = applied(&[ALARM, STEP, STEP, STEP]).await?;
+    ask(&stand, again()).await?;
+    for _ in 0..6 {
+        let life = dice.millis(20, 900);
+        tokio::time::timeout(life, completed(&stand, "again"))
+            .await
+            .ok();
+        match dice.below(3) {
+            0 => {
+                stand.kill_operator().await?;
+                stand.start_operator().await?;
+            }
+            1 => {
+                // Nobody may run just now.
+                let kill = stand.kubelet.kill();
+                tokio::time::timeout(Duration::from_millis(200), kill)
+                    .await
+                    .ok();
+            }
+            _ => {
+                stand.world.nats.kill();
+                stand.world.nats.restart().await?;
+            }
+        }
+    }
+    completed(&stand, "again").await?;
+    stand.publish(ALARM).await?;
+    carried_out(&stand, 2, &[("again", 2)]).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn r12_latest_and_times_are_resolved_once_whatever_is_retried() -> Result<()> {
     let mut stand = applied(&[ALARM, STEP, STEP]).await?;
     let latest = json!({"id": "latest", "latest": true, "approval": "Manual"});
@@ -203,8 +239,8 @@ async fn r12_latest_and_times_are_resolved_once_whatever_is_retried() -> Result<
 
 /// An operator that stops at a request, whose work another one does, and that wakes then.
 async fn former_leader_wakes(
-    rule: impl FnMut(&http::request::Parts) -> bool + Send + 'static,
-) -> Result<Stand> {
+    rule: impl FnMut(&http::request::Parts, &str) -> bool + Send + 'static,
+) -> Result<()> {
     let mut stand = applied(&[ALARM, STEP, STEP, STEP]).await?;
     stand.kill_operator().await?;
     let (client, gate) = gated(stand.client.clone(), &stand.namespace);
@@ -216,45 +252,83 @@ async fn former_leader_wakes(
     stand.start_operator().await?;
     completed(&stand, "again").await?;
     carried_out(&stand, 2, &[("again", 2)]).await?;
-    let (pod, status) = (pod_uid(&stand).await?, stand.status().await?);
+    let (pod, before) = (pod_uid(&stand).await?, stand.status().await?);
     gate.open();
     former.reconciles(3).await?;
     let now = stand.status().await?;
-    assert_eq!((now.replay, now.epoch), (status.replay, status.epoch));
-    assert_eq!(now.replay_history, status.replay_history);
+    assert_eq!((now.replay, now.epoch), (before.replay, before.epoch));
+    assert_eq!(now.replay_history, before.replay_history);
     stand.publish(ALARM).await?;
     carried_out(&stand, 2, &[("again", 2)]).await?;
     assert_eq!(pod_uid(&stand).await?, pod);
-    former.end().await?;
-    Ok(stand)
+    assert_eq!(stand.audit().await?.len(), 1);
+    former.end().await
 }
 
 #[tokio::test]
-async fn r24_a_former_leader_that_wakes_before_its_first_write_changes_nothing() -> Result<()> {
-    former_leader_wakes(is_status_write).await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn r24_a_former_leader_that_wakes_before_a_later_write_changes_nothing() -> Result<()> {
-    let mut writes = 0;
-    former_leader_wakes(move |parts| {
-        writes += u64::from(is_status_write(parts));
-        writes == 3
+async fn r24_a_former_leader_that_wakes_before_it_writes_the_request_changes_nothing() -> Result<()>
+{
+    former_leader_wakes(|parts, body| {
+        is_status_write(parts) && body.contains("\"phase\":\"Requested\"")
     })
-    .await?;
-    Ok(())
+    .await
+}
+
+#[tokio::test]
+async fn r24_a_former_leader_that_wakes_before_it_writes_a_later_phase_changes_nothing()
+-> Result<()> {
+    former_leader_wakes(|parts, body| {
+        is_status_write(parts) && body.contains("\"phase\":\"CursorCreated\"")
+    })
+    .await
 }
 
 #[tokio::test]
 async fn r24_a_former_leader_that_wakes_before_it_stops_the_worker_stops_nothing() -> Result<()> {
-    let mut is_begun = false;
-    former_leader_wakes(move |parts| {
-        is_begun |= is_status_write(parts);
-        is_begun && is_set_write(parts)
+    former_leader_wakes(|parts, body| is_set_write(parts) && body.contains("\"replicas\":0")).await
+}
+
+#[tokio::test]
+async fn r24_a_former_leader_that_wakes_before_it_starts_the_worker_starts_nothing() -> Result<()> {
+    let mut is_stopped = false;
+    former_leader_wakes(move |parts, body| {
+        let has_replicas = |count| body.contains(&format!("\"replicas\":{count}"));
+        is_stopped |= is_set_write(parts) && has_replicas(0);
+        is_stopped && is_set_write(parts) && has_replicas(1)
     })
-    .await?;
-    Ok(())
+    .await
+}
+
+#[tokio::test]
+async fn r24_a_former_leader_whose_way_back_arrives_late_undoes_nothing() -> Result<()> {
+    let mut stand = applied(&[ALARM, STEP, STEP]).await?;
+    stand.kill_operator().await?;
+    let late = TcpProxy::start(stand.nats.address()).await?;
+    let through = |mut spec: Value| {
+        spec["nats"]["urls"] = json!([format!("nats://{}", late.address())]);
+        spec
+    };
+    let worker = stopped_at(&stand, "\"phase\":\"applying\"").await?;
+    stand.apply(&through(with_replay(&stand, again()))).await?;
+    let former = stand.operator().await?;
+    frozen(&worker).await?;
+    late.freeze_at("PUB $KV.LOOKBACK_STATE");
+    stand.apply(&through(stand.spec())).await?;
+    frozen(&late).await?;
+
+    // Another operator takes it back, over another way, and carries out the next request.
+    stand.kubelet.route(None).await;
+    ask(&stand, json!({"id": "next", "fromSequence": 2})).await?;
+    stand.start_operator().await?;
+    completed(&stand, "next").await?;
+    worker.cut();
+    let epoch = stand.checkpoint().await?.epoch.0;
+    carried_out(&stand, epoch, &[("next", epoch)]).await?;
+    late.thaw();
+    former.reconciles(3).await?;
+    stand.publish(ALARM).await?;
+    carried_out(&stand, epoch, &[("next", epoch)]).await?;
+    former.end().await
 }
 
 #[tokio::test]

@@ -131,7 +131,10 @@ pub(crate) async fn carried_out(
     epoch: u64,
     requests: &[(&str, u64)],
 ) -> Result<FileDigest> {
-    let checkpoint = stand.caught_up().await?;
+    let checkpoint = match stand.caught_up().await {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return Err(error.context(format!("{:#?}", stand.status().await?))),
+    };
     let digest = stand.equals_oracle().await?;
     let told = in_ledger(&digest);
     ensure!(told == requests, "the state file was moved by {told:?}");
@@ -197,13 +200,14 @@ pub(crate) async fn stopped_at(stand: &Stand, text: &str) -> Result<TcpProxy> {
     Ok(proxy)
 }
 
-/// Numbers below a bound that look random and are the same in every run.
+/// Numbers below a bound that look random and are the same in every run, unless `REPLAY_SEED` says
+/// otherwise: it is added to every seed.
 pub(crate) struct Dice(u64);
 
 impl Dice {
-    /// Prints the seed, for a test that fails.
     pub(crate) fn new(seed: u64) -> Self {
-        println!("seed {seed}");
+        let more = std::env::var("REPLAY_SEED");
+        let seed = seed + more.map_or(0, |more| more.parse().expect("REPLAY_SEED is a number"));
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
@@ -213,6 +217,11 @@ impl Dice {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
+    }
+
+    /// An index of one of so many.
+    pub(crate) fn pick(&mut self, of: usize) -> usize {
+        usize::try_from(self.below(of as u64)).expect("an index below a length fits")
     }
 
     pub(crate) fn millis(&mut self, least: u64, most: u64) -> Duration {

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::operator_fixture::{SOON, STREAM};
 use crate::replay_fixture::{
-    ALARM, STEP, answered, applied, ask, carried_out, completed, in_ledger, with_replay,
+    ALARM, STEP, answered, applied, ask, begun, carried_out, completed, frozen, in_ledger,
+    stopped_at, with_replay,
 };
 use crate::stand::Stand;
 
@@ -134,6 +135,48 @@ async fn r07_a_volume_lost_twice_is_two_requests() -> Result<()> {
 }
 
 #[tokio::test]
+async fn r07_a_volume_lost_before_the_request_was_applied_to_it_gets_it_then() -> Result<()> {
+    let stand = applied(&[ALARM, STEP, STEP]).await?;
+    let proxy = stopped_at(&stand, "\"outcome\":\"applied\"").await?;
+    ask(&stand, again()).await?;
+    frozen(&proxy).await?;
+    stand.kubelet.route(None).await;
+    stand.kubelet.lose_volume().await?;
+    proxy.cut();
+    completed(&stand, "again").await?;
+    stand.publish(STEP).await?;
+    stand.caught_up().await?;
+    assert_eq!(in_ledger(&stand.digest().await?), [("again", 2)]);
+    assert_eq!(stand.stored_alerts().await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn r07_a_volume_lost_while_it_catches_up_goes_on_by_on_loss() -> Result<()> {
+    let stand = applied(&[ALARM, STEP, STEP]).await?;
+    let whole = stand.digest().await?;
+    let proxy = stopped_at(&stand, "$JS.API.CONSUMER.RESET").await?;
+    let mut spec = with_replay(&stand, again());
+    spec["state"]["onLoss"] = json!("RebuildWindows");
+    stand.apply(&spec).await?;
+    frozen(&proxy).await?;
+    begun(&stand, "again", ReplayPhase::CatchingUp).await?;
+    stand.kubelet.route(None).await;
+    stand.kubelet.lose_volume().await?;
+    proxy.cut();
+    completed(&stand, "loss-2").await?;
+    stand.caught_up().await?;
+    let digest = stand.digest().await?;
+    assert_eq!(in_ledger(&digest), [("loss-2", 3)]);
+    assert_eq!(digest.state_digest, whole.state_digest);
+    assert_eq!(stand.stored_alerts().await?.len(), 1);
+    let history = stand.status().await?.replay_history;
+    let first = history.iter().find(|one| one.id.as_str() == "again");
+    assert_eq!(first.map(|one| one.phase), Some(ReplayPhase::Superseded));
+    Ok(())
+}
+
+#[tokio::test]
 async fn r08_a_lost_consumer_is_made_again_behind_the_position() -> Result<()> {
     let stand = replayed().await?;
     let source = stand.js.get_stream_no_info(STREAM).await?;
@@ -159,9 +202,9 @@ async fn r08_a_lost_consumer_is_made_again_behind_the_position() -> Result<()> {
 #[tokio::test]
 async fn r08_a_consumer_lost_before_the_state_is_moved_is_made_again() -> Result<()> {
     let stand = applied(&[ALARM, STEP, STEP]).await?;
-    let proxy = crate::replay_fixture::stopped_at(&stand, "\"phase\":\"applying\"").await?;
+    let proxy = stopped_at(&stand, "\"phase\":\"applying\"").await?;
     ask(&stand, again()).await?;
-    crate::replay_fixture::frozen(&proxy).await?;
+    frozen(&proxy).await?;
     let source = stand.js.get_stream_no_info(STREAM).await?;
     source
         .delete_consumer(&stand.key().consumer(0, Epoch(2)))
@@ -254,5 +297,37 @@ async fn r25_a_target_that_is_gone_is_reached_when_nothing_is_left_to_read() -> 
     let digest = stand.digest().await?;
     assert_eq!(in_ledger(&digest), [("again", 2)]);
     assert_eq!(stand.stored_alerts().await?.len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn r26_sequences_that_nats_lost_and_gave_to_others_stall_until_a_request_clears() -> Result<()>
+{
+    let mut stand = applied(&[ALARM, STEP, STEP]).await?;
+    let copy = tempfile::tempdir()?;
+    let copy = copy.path().join("store");
+    stand.world.nats.kill();
+    stand.world.nats.copy_store(&copy)?;
+    stand.world.nats.restart().await?;
+    stand.publish_all(ALARM, 2).await?;
+    stand.caught_up().await?;
+    stand.world.nats.kill();
+    stand.world.nats.restore_copy(&copy)?;
+    stand.world.nats.restart().await?;
+    stand.publish(STEP).await?;
+    stand.publish_all(ALARM, 2).await?;
+    stand
+        .condition("Stalled", "True", "StreamRegressed")
+        .await?;
+
+    ask(
+        &stand,
+        json!({"id": "anew", "fromSequence": 1, "statePolicy": "Clear"}),
+    )
+    .await?;
+    completed(&stand, "anew").await?;
+    carried_out(&stand, 2, &[("anew", 2)]).await?;
+    // Three alarms, and the step that was stored under a sequence that had been another's.
+    assert_eq!(stand.stored_alerts().await?.len(), 4);
     Ok(())
 }

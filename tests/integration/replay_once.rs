@@ -13,7 +13,7 @@ use crate::replay_fixture::{
     ALARM, NOISE, STEP, answered, applied, applied_with, ask, begun, carried_out, completed, ended,
     in_ledger, pod_uid, with_replay,
 };
-use crate::stand::Stand;
+use crate::stand::{Hold, Stand};
 
 /// Back to the first event.
 fn again() -> Value {
@@ -132,18 +132,34 @@ async fn r06_a_pipeline_made_again_with_its_block_adopts_and_does_not_replay() -
     carried_out(&stand, 2, &[("again", 2)]).await?;
     assert_eq!(stand.stored_alerts().await?.len(), 2);
 
-    // Without its consumer it is known from the checkpoint.
+    // Without its consumer it is known from the checkpoint, also beside the one it had left.
     stand.delete().await?;
     let source = stand.js.get_stream_no_info("EVENTS").await?;
-    source
-        .delete_consumer(&stand.key().consumer(0, Epoch(2)))
-        .await?;
+    let name = stand.key().consumer(0, Epoch(2));
+    source.delete_consumer(&name).await?;
+    assert!(stand.consumer(1).await?.is_some());
     stand.publish(ALARM).await?;
     ask(&stand, again()).await?;
     answered(&stand, "again", "AlreadyApplied").await?;
     carried_out(&stand, 2, &[("again", 2)]).await?;
     assert_eq!(stand.stored_alerts().await?.len(), 3);
     assert!(stand.consumer(3).await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn r06_a_pipeline_made_again_in_the_midst_of_its_replay_goes_on_with_it() -> Result<()> {
+    let stand = applied(&[ALARM, STEP, STEP]).await?;
+    stand.kubelet.hold(Hold::Image).await;
+    ask(&stand, again()).await?;
+    begun(&stand, "again", ReplayPhase::RollingOut).await?;
+    stand.delete().await?;
+    stand.kubelet.release().await;
+    stand.publish(STEP).await?;
+    ask(&stand, again()).await?;
+    completed(&stand, "again").await?;
+    carried_out(&stand, 2, &[("again", 2)]).await?;
+    assert_eq!(stand.stored_alerts().await?.len(), 2);
     Ok(())
 }
 

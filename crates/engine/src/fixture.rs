@@ -81,7 +81,8 @@ pub(crate) struct Run {
     pub(crate) rules: Arc<RuleSet>,
     detector: Detector,
     pub(crate) correlator: Correlator,
-    sequence: u64,
+    /// The last event's.
+    pub(crate) sequence: u64,
 }
 
 impl Run {

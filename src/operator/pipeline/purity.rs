@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 8] = [
+const PURE: [&str; 10] = [
     "build",
     "build.rs",
     "facts.rs",
     "problem.rs",
+    "replay/execute.rs",
+    "replay/facts.rs",
     "status",
     "status.rs",
     "validate",

@@ -1,5 +1,7 @@
 //! Streams and the consumer. What the server does not grant is a problem with a reason, not an error.
 
+use lookback_protocol::consumer::ConsumerMetadata;
+
 use crate::api::conditions::Reason;
 use crate::nats::api::ApiError;
 use crate::nats::connect::Nats;
@@ -9,6 +11,7 @@ use crate::nats::ensure::{Ensured, ObjectError};
 use crate::nats::streams;
 use crate::operator::pipeline::build::Streams;
 use crate::operator::pipeline::dereference::Found;
+use crate::operator::pipeline::facts::{Dereferenced, NatsFacts};
 use crate::operator::pipeline::problem::Problem;
 use crate::operator::report::Notice;
 use crate::runtime::telemetry::chain;
@@ -45,18 +48,9 @@ pub(super) async fn apply(
         }
     }
     match consumers::ensure(nats, consumer).await {
-        Ok(Ensured::Created) if found.facts.running.is_some() => {
-            let name = &consumer.name;
-            let note = format!(
-                "consumer {name} was deleted and is created again with the epoch and the start it had; the worker goes on from its state file"
-            );
-            reached
-                .notices
-                .push(Notice::warning("ConsumerRecreated", note));
-        }
         Ok(ensured) => reached
             .notices
-            .extend(repaired("consumer", &consumer.name, &ensured)),
+            .extend(of_consumer(consumer, &found.facts, &ensured)),
         Err(error) => reached.problems.push(consumer_problem(&error)),
     }
     reached
@@ -77,7 +71,53 @@ fn repaired(kind: &str, name: &str, ensured: &Ensured) -> Option<Notice> {
             let note = format!("{kind} {name} is set back in {}", fields.join(", "));
             Some(Notice::normal("Repaired", note))
         }
+        Ensured::Adopted { from } => {
+            let note = format!("{kind} {name} of {from} is taken over");
+            Some(Notice::normal("Adopted", note))
+        }
     }
+}
+
+/// A consumer that the workers had is missed; that of a new epoch is not, and its mark is no repair.
+fn of_consumer(
+    desired: &DesiredConsumer,
+    facts: &Dereferenced,
+    ensured: &Ensured,
+) -> Option<Notice> {
+    let name = &desired.name;
+    match ensured {
+        Ensured::Created => {
+            let running = facts.running.as_ref()?;
+            (running.config.source.consumer == *name).then(|| {
+                let note = format!(
+                    "consumer {name} was deleted and is created again with the epoch and the start it had; the worker goes on from its state file"
+                );
+                Notice::warning("ConsumerRecreated", note)
+            })
+        }
+        Ensured::Updated { .. } if is_marked(desired, facts) => None,
+        Ensured::Unchanged | Ensured::Updated { .. } | Ensured::Adopted { .. } => {
+            repaired("consumer", name, ensured)
+        }
+    }
+}
+
+/// Whether the only news is that the epoch's request is applied.
+fn is_marked(desired: &DesiredConsumer, facts: &Dereferenced) -> bool {
+    let NatsFacts::Reached(server) = &facts.nats else {
+        return false;
+    };
+    let mut found = server
+        .consumers
+        .values()
+        .filter_map(|it| it.metadata.as_ref());
+    found.any(|before| {
+        let marked = ConsumerMetadata {
+            applied: true,
+            ..before.clone()
+        };
+        !before.applied && marked.to_map() == desired.metadata
+    })
 }
 
 fn stream_problem(error: &ObjectError) -> Problem {
@@ -106,5 +146,69 @@ fn api_reason(error: &ApiError, refused: Reason) -> Reason {
         ApiError::NoAnswer(_) | ApiError::Unreadable(_) | ApiError::Swallowed(_) => {
             Reason::NatsUnavailable
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lookback_protocol::position::{Epoch, StreamSeq};
+
+    use super::*;
+    use crate::operator::pipeline::test_support::{
+        MINIMAL, desired, owner, pipeline, running_facts, with_consumer, with_server,
+    };
+
+    fn metadata(applied: bool) -> ConsumerMetadata {
+        ConsumerMetadata {
+            applied,
+            ..ConsumerMetadata::new(&owner(), Epoch(1), StreamSeq(7))
+        }
+    }
+
+    fn told(name: &str, before: Option<bool>, ensured: &Ensured) -> Option<String> {
+        let mut facts = running_facts(&pipeline(MINIMAL));
+        with_server(&mut facts, |server| {
+            let consumer = server.consumer.clone();
+            let found = before.zip(consumer).map(|(applied, mut consumer)| {
+                consumer.metadata = Some(metadata(applied));
+                consumer
+            });
+            with_consumer(server, found);
+        });
+        let consumer = DesiredConsumer {
+            name: name.to_owned(),
+            metadata: metadata(true).to_map(),
+            ..desired(MINIMAL).consumer
+        };
+        of_consumer(&consumer, &facts, ensured).map(|notice| notice.reason)
+    }
+
+    const OF_THE_WORKER: &str = "lb_detections_edr_p0_e1";
+
+    #[test]
+    fn only_a_consumer_that_the_worker_had_is_recreated() {
+        let created = Ensured::Created;
+        let again = told(OF_THE_WORKER, None, &created);
+        assert_eq!(again.as_deref(), Some("ConsumerRecreated"));
+        assert_eq!(told("lb_detections_edr_p0_e2", None, &created), None);
+    }
+
+    #[test]
+    fn the_mark_of_an_applied_request_is_no_repair() {
+        let updated = Ensured::Updated {
+            fields: vec!["metadata".to_owned()],
+        };
+        assert_eq!(told(OF_THE_WORKER, Some(false), &updated), None);
+        let repaired = told(OF_THE_WORKER, Some(true), &updated);
+        assert_eq!(repaired.as_deref(), Some("Repaired"));
+    }
+
+    #[test]
+    fn what_is_taken_over_is_told() {
+        let adopted = Ensured::Adopted {
+            from: "c2/detections/edr".to_owned(),
+        };
+        let told = told(OF_THE_WORKER, Some(true), &adopted);
+        assert_eq!(told.as_deref(), Some("Adopted"));
     }
 }

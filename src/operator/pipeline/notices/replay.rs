@@ -6,7 +6,8 @@ use lookback_protocol::replay::record::{Record, ReplayPhase};
 
 use super::condition;
 use crate::api::DetectionPipelineStatus;
-use crate::api::conditions::{ConditionType, Reason};
+use crate::api::conditions::{ConditionType, Effect, Reason};
+use crate::api::pipeline::APPROVE;
 use crate::operator::report::{Notice, Severity};
 
 /// Reasons of `ReplayAccepted` for which no phase is written, and whether somebody should look.
@@ -27,6 +28,16 @@ pub(super) fn changes(
         now.replay.as_ref(),
     );
     recorded.into_iter().chain(aside(before, now)).collect()
+}
+
+/// Whether a reason of `Ready` is a phase that is told already.
+pub(super) fn is_told(reason: &str) -> bool {
+    Reason::ALL.iter().any(|it| {
+        let row = it.row();
+        row.condition == ConditionType::ReplayInProgress
+            && row.effect < Effect::Stalled
+            && it.to_string() == reason
+    })
 }
 
 /// That a phase is written, before anything is done under it.
@@ -60,12 +71,12 @@ fn recorded(before: Option<&Record>, now: Option<&Record>) -> Option<Notice> {
 }
 
 fn told(record: &Record) -> String {
-    let planned = matches!(
-        record.phase,
-        ReplayPhase::Planned | ReplayPhase::AwaitingApproval
-    );
     match &record.plan {
-        Some(plan) if planned => summary(plan),
+        Some(plan) if record.phase == ReplayPhase::AwaitingApproval => format!(
+            "to run plan {hash} as it stands in status.replay.plan, annotate the pipeline with {APPROVE}={hash}",
+            hash = plan.hash
+        ),
+        Some(plan) if record.phase == ReplayPhase::Planned => summary(plan),
         _ if record.message.is_empty() => Reason::of_phase(record.phase).row().meaning.to_owned(),
         _ => record.message.clone(),
     }
@@ -162,6 +173,20 @@ mod tests {
     fn a_plan_is_told_when_it_is_written() {
         let notices = changes(None, &in_phase(ReplayPhase::Planned));
         assert!(notices[0].note.contains("p-1"), "{notices:?}");
+    }
+
+    #[test]
+    fn a_plan_that_waits_says_how_it_is_approved() {
+        let notices = changes(None, &in_phase(ReplayPhase::AwaitingApproval));
+        let note = &notices[0].note;
+        assert!(note.contains("lookback.dev/approve=p-1"), "{note}");
+    }
+
+    #[test]
+    fn only_phases_that_go_on_are_told_as_phases() {
+        assert!(is_told("Fencing"));
+        assert!(!is_told("FencingBlocked"));
+        assert!(!is_told("WorkerStarting"));
     }
 
     #[test]

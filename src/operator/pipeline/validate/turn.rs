@@ -140,3 +140,6 @@ fn running(facts: &Dereferenced, epoch: Epoch) -> Option<&Running> {
 fn checkpoint(server: &ServerFacts) -> Option<&Checkpoint> {
     server.checkpoint.as_ref().ok()?.as_ref()
 }
+
+#[cfg(test)]
+mod tests;

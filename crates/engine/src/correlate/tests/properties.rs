@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 
 use super::super::key;
 use crate::fixture::{Run, START, correlation, detection, options, rules};
-use crate::{Changes, Correlator, EngineOptions, GroupRow, RuleSet, state_digest};
+use crate::{Alert, Changes, Correlator, EngineOptions, GroupRow, RuleSet, state_digest};
 
-/// Every type over every window, and every alias and condition that changes what is counted.
-fn yaml() -> String {
+const WINDOWS: [&str; 3] = ["sliding", "tumbling", "session, gap: 4s"];
+
+/// Every type over `windows`, and every alias and condition that changes what is counted.
+fn yaml(windows: &[&str]) -> String {
     let mut yaml = detection("a") + &detection("b");
     // Matches together with either of the two.
     yaml += &detection("both").replace("kind: both", "n|gte: 7");
@@ -23,7 +25,7 @@ fn yaml() -> String {
         number += 1;
         yaml += &correlation(&format!("c{number}"), &body);
     };
-    for window in ["sliding", "tumbling", "session, gap: 4s"] {
+    for window in windows {
         let common = format!("group-by: [user], timespan: 10s, window: {window}");
         for (kind, condition) in [
             ("event_count", "gte: 3"),
@@ -59,7 +61,7 @@ fn set(refire: Refire, change: impl Fn(&mut EngineOptions)) -> Arc<RuleSet> {
     let mut options = options();
     options.correlation.refire = refire;
     change(&mut options);
-    rules(&yaml(), &options)
+    rules(&yaml(&WINDOWS), &options)
 }
 
 /// Seconds since the event before, how far its own time is off, and its fields.
@@ -75,6 +77,60 @@ fn fields() -> impl Strategy<Value = Value> {
     ];
     ("[abc]", "[xy]", number)
         .prop_map(|(kind, user, n)| json!({"kind": kind, "user": user, "n": n}))
+}
+
+/// Early by 2 seconds at most, which is the skew that is allowed, and late by 4: so none is more than
+/// 6 seconds older than its group's newest, which is the lateness that is allowed.
+fn punctual() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec((0..9_i64, -4..=2_i64, fields()), 20..40)
+}
+
+/// Published time, own time and fields of each event.
+type Log = Vec<(i64, i64, Value)>;
+
+fn log(steps: Vec<Step>) -> Log {
+    let mut now = 0;
+    let place = |(wait, off, fields)| {
+        now += wait;
+        (now, now + off, fields)
+    };
+    steps.into_iter().map(place).collect()
+}
+
+/// Alerts and windows at each event from `start` on, of a pass over the whole log, and of one that
+/// begins as far before `start` as a Rebuild reads back.
+fn whole_and_rebuilt(log: &Log, start: usize, refire: Refire) -> [Vec<(Vec<Alert>, String)>; 2] {
+    let mut options = options();
+    options.correlation.refire = refire;
+    options.correlation.allowed_lateness_seconds = 6;
+    options.correlation.max_future_skew_seconds = 2;
+    let set = rules(&yaml(&["sliding"]), &options);
+    let timespan = i64::try_from(set.longest_chain()).unwrap();
+    let since = log[start].0 - (2 * (timespan + 6) + 2);
+    let from = log.iter().position(|event| event.0 >= since).unwrap();
+    [0, from].map(|first| {
+        let mut run = Run::new(&set);
+        run.sequence = first as u64;
+        let pass = log[first..].iter().map(|(published, second, fields)| {
+            let alerts = run.event_published(*second, *published, fields.clone());
+            (alerts, state_digest(run.correlator.rows()))
+        });
+        pass.collect::<Vec<_>>().split_off(start - first)
+    })
+}
+
+/// The group of the first two is still there at the third, and nothing that it can still give depends
+/// on the first; yet its window holds it.
+#[test]
+fn a_group_that_is_only_kept_for_its_late_events_is_made_again_whole() {
+    let event = |user: &str| json!({"kind": "a", "user": user, "n": 1});
+    let log = vec![
+        (66, 68, event("x")),
+        (82, 78, event("x")),
+        (98, 98, event("y")),
+    ];
+    let [whole, rebuilt] = whole_and_rebuilt(&log, 2, Refire::OncePerWindow);
+    assert_eq!(whole, rebuilt);
 }
 
 fn in_order() -> impl Strategy<Value = Vec<Step>> {
@@ -149,11 +205,24 @@ proptest! {
         prop_assert_eq!(state_digest(store.rows()), state_digest(once.correlator.rows()));
     }
 
+    /// What a plan promises of a Rebuild that it calls exact.
+    #[test]
+    fn windows_made_again_from_far_enough_before_are_those_of_one_pass(
+        steps in punctual(),
+        start in 0..20_usize,
+        refire in prop_oneof![Just(Refire::OncePerWindow), Just(Refire::EveryEvent)],
+    ) {
+        let log = log(steps);
+        let start = log.len() - 1 - start % log.len();
+        let [whole, rebuilt] = whole_and_rebuilt(&log, start, refire);
+        prop_assert_eq!(whole, rebuilt);
+    }
+
     #[test]
     fn in_order_the_alerts_are_those_of_the_evaluators_own_engine(steps in in_order()) {
         let mut run = Run::new(&set(Refire::EveryEvent, |_| {}));
         let mut oracle = CorrelationEngine::new(CorrelationConfig::default());
-        oracle.add_collection(&rsigma_parser::parse_sigma_yaml(&yaml()).unwrap()).unwrap();
+        oracle.add_collection(&rsigma_parser::parse_sigma_yaml(&yaml(&WINDOWS)).unwrap()).unwrap();
         let mut now = 0;
         for (wait, _, fields) in steps {
             now += wait;

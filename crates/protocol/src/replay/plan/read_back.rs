@@ -1,10 +1,11 @@
 //! How far a Rebuild reads back, and whether that makes the windows exactly what they would be.
 //!
-//! A window at the start holds events no older than its timespan, and whether its condition held at the
-//! event before depends on one timespan more; along a chain of correlations the timespans add up. An
-//! event is stored at most `allowedLateness` after its own time and at most `maxFutureSkew` before it.
-//! So everything that matters was stored no longer before the start than twice the longest chain and
-//! both of these.
+//! A group is kept for its timespan and `allowedLateness` after its newest event or the time that one was
+//! stored; that event may itself have been stored `allowedLateness` after its own time; the window holds
+//! events of one timespan before it, which also decide whether the condition held; and an event is stored
+//! at most `maxFutureSkew` before its own time. Along a chain of correlations the timespans add up. So
+//! everything that is in a window at the start was stored no longer before it than twice the longest chain
+//! and twice the lateness, and the skew.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -53,8 +54,8 @@ fn seconds_needed(facts: &Facts<'_>) -> u64 {
     let seconds = |value: i64| u64::try_from(value).unwrap_or(0);
     facts
         .longest_chain_seconds
-        .saturating_mul(2)
         .saturating_add(seconds(settings.allowed_lateness_seconds))
+        .saturating_mul(2)
         .saturating_add(seconds(settings.max_future_skew_seconds))
 }
 

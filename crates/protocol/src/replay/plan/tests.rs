@@ -57,8 +57,8 @@ fn messages(first: u64, last: u64) -> Stream {
         correlation: CorrelationConfig {
             timestamp_fields: Vec::new(),
             timestamp_fallback: TimestampFallback::Published,
-            allowed_lateness_seconds: 15,
-            max_future_skew_seconds: 5,
+            allowed_lateness_seconds: 8,
+            max_future_skew_seconds: 4,
             refire: Refire::OncePerWindow,
             emit: Emit::All,
             limits: Limits {
@@ -379,7 +379,7 @@ fn a_position_whose_message_expired_is_of_the_stream() {
     assert_eq!((plan.windows, plan.gap), (Windows::Kept, 1));
 }
 
-/// Twice the chain of 20 s, lateness 15 s and skew 5 s are 60 s, six messages.
+/// Twice the chain of 20 s and the lateness of 8 s, and the skew of 4 s, are 60 s, six messages.
 #[test]
 fn a_rebuild_reads_back_as_far_as_a_window_can_depend_on() {
     let read_back = messages(1, 100).at(50).read_back(sequence(61));
