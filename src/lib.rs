@@ -13,7 +13,8 @@
 //!
 //! # Layout
 //! - [`api`]: the DetectionPipeline resource, its status and its conditions.
-//! - [`operator`]: one controller, five steps a reconcile, a file each.
+//! - [`operator`]: one controller; a reconcile is a few steps, a file each, and what it decides about replays is
+//!   written before it is done.
 //! - [`worker`]: events -> alerts, dead letters and windows. The loop runs over three ports, so the
 //!   model tests run it over a model of JetStream.
 //! - [`state`]: the worker's SQLite file: windows and position in one transaction.

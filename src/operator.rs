@@ -4,7 +4,7 @@
 //! # Layout
 //! - [`lease`]: one leader among the replicas.
 //! - [`controller`]: what triggers a reconcile, and what follows one.
-//! - [`pipeline`]: the reconcile itself, five steps.
+//! - [`pipeline`]: the reconcile itself, step by step.
 //! - [`nats_pool`]: connections to NATS, shared by pipelines with the same credentials.
 //! - `checkpoint_watch`: which pipelines have something new to say there.
 //! - [`backoff`]: how long to wait before an object is tried again.

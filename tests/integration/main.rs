@@ -20,6 +20,7 @@ mod process_fixture;
 mod replay_back;
 mod replay_crash;
 mod replay_decision;
+mod replay_fence;
 mod replay_fixture;
 mod replay_loss;
 mod replay_once;

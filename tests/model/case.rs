@@ -171,6 +171,12 @@ impl Case {
         self.current.is_some()
     }
 
+    /// The worker that was running has ended by itself.
+    pub(crate) fn has_ended(&self) -> bool {
+        let worker = self.current.as_ref();
+        worker.is_some_and(|it| it.task.is_finished())
+    }
+
     pub(crate) fn process(&self) -> Option<u64> {
         self.current.as_ref().map(|it| it.process)
     }

@@ -9,6 +9,7 @@ mod conformance;
 mod directed;
 mod invariants;
 mod oracle;
+mod replay;
 mod scenario;
 mod schedule;
 mod sim;
@@ -34,13 +35,17 @@ fn number(variable: &str) -> Option<u64> {
     )
 }
 
-#[test]
-fn random_schedules_end_as_the_uninterrupted_run() {
-    let seeds = match number("MODEL_SEED") {
+/// The schedules to run.
+fn seeds() -> std::ops::Range<u64> {
+    match number("MODEL_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("MODEL_CASES").unwrap_or(256),
-    };
-    for seed in seeds {
+    }
+}
+
+#[test]
+fn random_schedules_end_as_the_uninterrupted_run() {
+    for seed in seeds() {
         let (trace, breach) = in_model_time(schedule::run(seed));
         assert_eq!(
             breach,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use lookback_engine::{At, Correlator, Decoder, Detector, RuleSet, Scratch, state_digest};
+use lookback_engine::{Alert, At, Correlator, Decoder, Detector, RuleSet, Scratch, state_digest};
 use lookback_protocol::config::WorkerConfig;
 use lookback_protocol::ids::{EventOrigin, alert_id, dead_letter_id};
 use serde_json::{Value, json};
@@ -69,18 +69,23 @@ pub(crate) fn run(
         };
         for alert in correlator.apply(at, &event, &matches) {
             let id = alert_id(&alert.rule.id, &alert.group_key, &origin);
-            let sequences: Vec<u64> = alert.events.iter().map(|it| it.sequence.0).collect();
-            let what = json!({
-                "rule": alert.rule,
-                "groupKey": alert.group_key,
-                "window": alert.window,
-                "sequences": sequences,
-            });
+            let what = outcome_of(&alert);
             outcome.alerts.insert(id, what);
         }
     }
     outcome.state_digest = state_digest(correlator.rows());
     outcome
+}
+
+/// An alert in the shape of [`Outcome::alerts`].
+pub(crate) fn outcome_of(alert: &Alert) -> Value {
+    let sequences: Vec<u64> = alert.events.iter().map(|it| it.sequence.0).collect();
+    json!({
+        "rule": alert.rule,
+        "groupKey": alert.group_key,
+        "window": alert.window,
+        "sequences": sequences,
+    })
 }
 
 /// A stored alert in the shape of [`Outcome::alerts`].

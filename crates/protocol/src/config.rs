@@ -57,7 +57,8 @@ pub enum Cursor {
     /// It goes on where it stands.
     #[serde(rename_all = "camelCase")]
     Resume {
-        /// The epoch it is of; absent for the first epoch of a pipeline.
+        /// The epoch it is of, or, when others after that were taken back, the first it may be of; absent
+        /// for the first epoch of a pipeline.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         of: Option<Epoch>,
     },
@@ -85,7 +86,7 @@ pub struct Rewind {
     pub request_id: RequestId,
     /// Tells requests of one id apart.
     pub fingerprint: String,
-    /// The epoch whose file it moves; absent when the pipeline begins with it.
+    /// The epoch whose file it moves, as in [`Cursor::Resume`]; absent when the pipeline begins with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<Epoch>,
     /// The first sequence to be read with alerts.

@@ -2,7 +2,8 @@
 //! update in place, so a reconcile that died half way is finished by the next one.
 //!
 //! The order is that of [`Desired`]: what a worker needs comes before the worker. While something in
-//! JetStream cannot be had, the StatefulSet stays as it is; a worker never starts without its stores.
+//! JetStream cannot be had, the StatefulSet stays as it is; a worker never starts without its stores,
+//! but it can always be stopped.
 //! The StatefulSet is written only onto the version that the decision was taken from, so that a leader
 //! of yesterday cannot undo what its successor decided.
 //! What exists under our name and is not ours is left alone and becomes a problem.
@@ -124,6 +125,9 @@ pub async fn apply(
         note(volumes::grow(client, key, volume, &found.facts.volumes).await?);
     }
     if !stores_are_there {
+        if workers::are_unwanted(stateful_set) {
+            stop(found, key, context).await?;
+        }
         return Ok(problems);
     }
     if *hold_template && workers::is_held(found.set.as_ref(), stateful_set) {

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::api::DetectionPipeline;
 use crate::nats::connect::Nats;
 use crate::operator::controller::Context;
-use crate::operator::pipeline::build;
+use crate::operator::pipeline::build::{self, PARTITION, names};
 use crate::operator::pipeline::facts::{Dereferenced, Running};
 use crate::operator::pipeline::owned_by;
 use crate::runtime::telemetry::chain;
@@ -67,7 +67,7 @@ pub struct Found {
     pub pipeline: DetectionPipeline,
     /// For the pure steps.
     pub facts: Dereferenced,
-    /// The StatefulSet of the pipeline's name, whoever owns it.
+    /// The StatefulSet of the pipeline's name and labels, also when a deleted pipeline left it.
     pub set: Option<StatefulSet>,
     /// For the apply step.
     pub nats: Option<Nats>,
@@ -88,7 +88,8 @@ pub async fn dereference(key: &PipelineKey, context: &Context) -> Result<Option<
     let set = Api::<StatefulSet>::namespaced(client.clone(), namespace)
         .get_opt(key.name())
         .await
-        .map_err(|source| Error::read("StatefulSet", key.name(), source))?;
+        .map_err(|source| Error::read("StatefulSet", key.name(), source))?
+        .filter(|found| names::are_ours(found.meta(), key));
     let pipeline = Api::<DetectionPipeline>::namespaced(client.clone(), namespace)
         .get_opt(key.name())
         .await
@@ -105,7 +106,7 @@ pub async fn dereference(key: &PipelineKey, context: &Context) -> Result<Option<
         Some(stateful_set) => running(client, namespace, stateful_set).await?,
         None => None,
     };
-    let pods = list::<Pod>(client, key).await?;
+    let pods = pods(client, key).await?;
     let claims = list::<PersistentVolumeClaim>(client, key).await?;
     let target = secrets.target(&spec.nats);
     let (nats_facts, nats) = nats::read(&context.nats, target.as_ref(), key, &pipeline).await;
@@ -142,6 +143,20 @@ pub async fn connect(
     };
     let connected = context.nats.get(&target).await;
     Ok(connected.map_err(|error| chain(error.as_ref())))
+}
+
+/// The pipeline's pods, and whatever pod has the name of a worker's: it may be one whose labels somebody
+/// took off, and nobody can say that it does not run.
+async fn pods(client: &Client, key: &PipelineKey) -> Result<Vec<Pod>, Error> {
+    let mut pods = list::<Pod>(client, key).await?;
+    let name = names::pod_name(key, PARTITION);
+    if !pods.iter().any(|pod| pod.name_any() == name) {
+        let found = Api::<Pod>::namespaced(client.clone(), key.namespace())
+            .get_opt(&name)
+            .await;
+        pods.extend(found.map_err(|source| Error::read("Pod", &name, source))?);
+    }
+    Ok(pods)
 }
 
 async fn list<K>(client: &Client, key: &PipelineKey) -> Result<Vec<K>, Error>

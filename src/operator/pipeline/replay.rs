@@ -6,7 +6,7 @@
 //! - `facts`: what was found outside, as the decision wants it. Pure.
 //! - `plan`: what a request would do, asked of the source stream.
 //! - `round`: one decision.
-//! - `outside`: the ports over the API server and JetStream.
+//! - `outside`: the ports over the API server and JetStream; `take_back` is the one with a race in it.
 
 pub mod execute;
 pub mod ports;
@@ -15,6 +15,7 @@ mod facts;
 mod outside;
 mod plan;
 mod round;
+mod take_back;
 
 use lookback_protocol::position::Epoch;
 use lookback_protocol::replay::machine::Written;

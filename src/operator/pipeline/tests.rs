@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tower_test::mock::{self, Handle};
 
 use super::*;
+use crate::nats::ensure::ObjectError;
 use crate::operator::Pace;
 use crate::operator::backoff::Backoffs;
 use crate::operator::lease::{Leadership, NotLeader};
@@ -145,6 +146,12 @@ async fn the_categories_of_errors_are_a_closed_set() {
             source: source(),
         }),
         Error::Validate(aborted.await.unwrap_err()),
+        Error::Replay(replay::EffectError::AuditStream(ObjectError::Foreign {
+            kind: "stream",
+            name: "LOOKBACK_AUDIT".to_owned(),
+            owner: None,
+            ours: "lookback".to_owned(),
+        })),
         Error::Apply(apply::Error::NotLeader {
             pipeline: pipeline(),
             source: NotLeader,
@@ -164,6 +171,7 @@ async fn the_categories_of_errors_are_a_closed_set() {
         "InvalidName",
         "DereferenceFailed",
         "ValidateFailed",
+        "ReplayStepFailed",
         "ApplyFailed",
         "CleanupFailed",
         "WriteFailed",

@@ -22,6 +22,8 @@ pub(crate) struct Consumer {
     pub(crate) floor: Pair,
     /// Counts resets, to tell replies from before one.
     pub(crate) resets: u64,
+    /// Its metadata says that its epoch has begun on a state file.
+    pub(crate) applied: bool,
     unacked: BTreeMap<u64, Unacked>,
     redeliver: VecDeque<u64>,
 }
@@ -40,6 +42,7 @@ impl Consumer {
             delivered: Pair::default(),
             floor: Pair::default(),
             resets: 0,
+            applied: false,
             unacked: BTreeMap::new(),
             redeliver: VecDeque::new(),
         }

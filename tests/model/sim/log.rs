@@ -97,7 +97,7 @@ impl Log for SimLog {
                     delivered_consumer: it.delivered.consumer,
                     delivered: StreamSeq(it.delivered.stream),
                     pending: stream.pending(it.delivered.stream, &it.filter),
-                    applied: false,
+                    applied: it.applied,
                 })
             })
             .await?;

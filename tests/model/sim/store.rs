@@ -136,6 +136,8 @@ impl Store {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CheckpointKey {
     pub(crate) value: Option<(Vec<u8>, u64)>,
+    /// Everything that ever stood there, oldest first.
+    pub(crate) written: Vec<Vec<u8>>,
     revisions: u64,
 }
 
@@ -147,6 +149,7 @@ impl CheckpointKey {
             return None;
         }
         self.revisions += 1;
+        self.written.push(body.clone());
         self.value = Some((body, self.revisions));
         Some(self.revisions)
     }

@@ -8,6 +8,7 @@ use crate::names::Owner;
 use crate::position::Epoch;
 
 use super::machine::Written;
+use super::record::ReplayPhase;
 
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,17 @@ impl Ledgers<'_> {
             };
         };
         match self.cursor(epoch) {
+            // What runs is of the epoch of the request that is under way.
+            None if self
+                .written
+                .unfinished()
+                .is_some_and(|record| record.phase >= ReplayPhase::RollingOut) =>
+            {
+                Standing::Stands {
+                    epoch,
+                    cursor: Cursor::Resume { of: Some(epoch) },
+                }
+            }
             None => Standing::Unknown,
             Some(Cursor::Rewind(rewind)) if self.is_underway(epoch) => {
                 Standing::Underway { epoch, rewind }
@@ -156,9 +168,10 @@ impl Ledgers<'_> {
         }
         let checkpoint = self.checkpoint()?;
         let known = status.max(consumers).max(running);
-        // An operator wrote it itself, and died before it could make the consumer.
-        let taken_back = status.is_none() && checkpoint.phase == Phase::TakenBack;
-        if beyond(Some(checkpoint.epoch), known) && !taken_back {
+        // Its consumer may be lost, or never made after a way back: what is left of the consumers is then
+        // what the checkpoint itself says it came after.
+        let led_here = status.is_none() && consumers.max(running) <= came_after(checkpoint);
+        if beyond(Some(checkpoint.epoch), known) && !led_here {
             return Some(unknown_checkpoint(
                 checkpoint.epoch,
                 known.unwrap_or_default(),
@@ -216,6 +229,16 @@ impl Ledgers<'_> {
                 .checkpoint()
                 .is_some_and(|checkpoint| is_applied(checkpoint, of))
     }
+}
+
+/// The last epoch that may have left a consumer before the epoch of this checkpoint.
+fn came_after(checkpoint: &Checkpoint) -> Option<Epoch> {
+    let before = Epoch(checkpoint.epoch.0.saturating_sub(1));
+    let moved = checkpoint
+        .applied
+        .as_ref()
+        .is_some_and(|applied| applied.epoch == checkpoint.epoch);
+    (moved || checkpoint.phase == Phase::TakenBack).then_some(before)
 }
 
 /// Whether the checkpoint shows that an epoch has begun on the state file, so that a file that knows

@@ -43,7 +43,7 @@ where
         }
     };
     let existing = api.get_metadata_opt(&name).await.map_err(failed("read"))?;
-    if existing.is_some_and(|existing| !is_ours(&existing, key)) {
+    if existing.is_some_and(|existing| !names::are_ours(existing.meta(), key)) {
         let message = format!(
             "{kind} {name} exists and does not carry the labels of pipeline {key}; it is left alone"
         );
@@ -58,14 +58,4 @@ where
         }
         Err(source) => Err(failed("apply")(source)),
     }
-}
-
-/// Whether it carries the labels of everything the pipeline owns. Not the owner's uid: what a deleted
-/// pipeline left is adopted by one of the same name.
-fn is_ours(existing: &impl ResourceExt, key: &PipelineKey) -> bool {
-    let labels = existing.labels();
-    let wanted = names::ownership(key);
-    wanted
-        .iter()
-        .all(|(label, value)| labels.get(label) == Some(value))
 }

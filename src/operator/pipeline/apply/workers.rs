@@ -19,10 +19,14 @@ pub(super) fn onto(desired: &StatefulSet, found: Option<&StatefulSet>) -> Statef
 
 /// Whether what was `found` has the epoch and the replicas that are desired.
 pub(super) fn is_held(found: Option<&StatefulSet>, desired: &StatefulSet) -> bool {
-    let replicas = |set: &StatefulSet| set.spec.as_ref().and_then(|spec| spec.replicas);
     found.is_some_and(|found| {
         epoch_of(found) == epoch_of(desired) && replicas(found) == replicas(desired)
     })
+}
+
+/// Whether there is to be no worker.
+pub(super) fn are_unwanted(desired: &StatefulSet) -> bool {
+    replicas(desired) == Some(0)
 }
 
 /// Scales what was `found` to zero.
@@ -31,11 +35,7 @@ pub(super) async fn stop(
     key: &PipelineKey,
     found: Option<&StatefulSet>,
 ) -> Result<(), Error> {
-    let running = |found: &&StatefulSet| {
-        let replicas = found.spec.as_ref().and_then(|spec| spec.replicas);
-        replicas != Some(0)
-    };
-    let Some(found) = found.filter(running) else {
+    let Some(found) = found.filter(|found| replicas(found) != Some(0)) else {
         return Ok(());
     };
     let patch = json!({
@@ -57,6 +57,10 @@ pub(super) async fn stop(
             name,
             source: Box::new(source),
         })
+}
+
+fn replicas(set: &StatefulSet) -> Option<i32> {
+    set.spec.as_ref()?.replicas
 }
 
 #[cfg(test)]

@@ -60,6 +60,24 @@ pub fn ownership(key: &PipelineKey) -> BTreeMap<String, String> {
     ])
 }
 
+/// Whether `existing` carries the labels of everything the pipeline owns. Not the owner's uid: what a
+/// deleted pipeline left is adopted by one of the same name.
+#[must_use]
+pub fn are_ours(existing: &ObjectMeta, key: &PipelineKey) -> bool {
+    let labels = existing.labels.as_ref();
+    let wanted = ownership(key);
+    let has = |(label, value): (&String, &String)| {
+        labels.is_some_and(|labels| labels.get(label) == Some(value))
+    };
+    wanted.iter().all(has)
+}
+
+/// The pod of one partition, as the StatefulSet names it.
+#[must_use]
+pub fn pod_name(key: &PipelineKey, partition: u32) -> String {
+    format!("{}-{partition}", key.name())
+}
+
 /// The service, service account and network policy.
 #[must_use]
 pub fn worker_name(key: &PipelineKey) -> String {

@@ -44,11 +44,9 @@ pub(super) fn wanted(
     {
         return Some(record.request.clone());
     }
-    let moving = open.is_some_and(|record| {
-        (ReplayPhase::Fencing..=ReplayPhase::RollingOut).contains(&record.phase)
-    });
-    if !moving && let Some(request) = loss(pipeline, facts, written) {
-        return Some(request);
+    let lost = speaks(written).and_then(|epoch| loss(pipeline, facts, epoch));
+    if lost.is_some() {
+        return lost;
     }
     match pipeline.spec.replay.as_ref()?.request() {
         Ok(request) => Some(request),
@@ -56,18 +54,26 @@ pub(super) fn wanted(
     }
 }
 
+/// The epoch whose worker can say that the state is lost: that of the request once its worker is started,
+/// and none while the one before is being stopped.
+fn speaks(written: &Written) -> Option<Epoch> {
+    use ReplayPhase::{CursorCreated, Fencing};
+
+    let open = written.record.as_ref().filter(|it| !it.phase.is_final());
+    match open {
+        Some(record) if matches!(record.phase, Fencing | CursorCreated) => None,
+        Some(record) if record.phase > CursorCreated => record.epoch,
+        _ => written.epoch,
+    }
+}
+
 /// The request that brings a worker back whose state file is gone, unless a person is to decide.
-fn loss(
-    pipeline: &DetectionPipeline,
-    facts: &Dereferenced,
-    written: &Written,
-) -> Option<ReplayRequest> {
+fn loss(pipeline: &DetectionPipeline, facts: &Dereferenced, epoch: Epoch) -> Option<ReplayRequest> {
     let policy = match pipeline.spec.state.on_loss {
         OnLoss::Fail => return None,
         OnLoss::RebuildWindows => StatePolicy::Rebuild,
         OnLoss::StartEmpty => StatePolicy::Clear,
     };
-    let epoch = written.epoch?;
     let lost = facts.pods.iter().any(|pod| says_lost(pod, epoch));
     let (_, checkpoint) = server(facts)?;
     let start = checkpoint?.position.sequence.next();
@@ -106,6 +112,12 @@ pub(super) fn rate(pipeline: &DetectionPipeline, checkpoint: Option<&Checkpoint>
     (before.lag? > 0)
         .then(|| read.checked_div(seconds))
         .flatten()
+}
+
+/// Alerts in any range: none when none is stored. To count others would take a read of each.
+pub(super) fn known_alerts(server: &ServerFacts) -> Option<u64> {
+    let stored = server.alerts.map_or(0, |alerts| alerts.messages);
+    (stored == 0).then_some(0)
 }
 
 /// StatefulSet and pods, as they were read live.

@@ -2,15 +2,14 @@
 
 use jiff::Timestamp;
 use lookback_protocol::audit::{self as protocol, AuditKind, AuditRecord};
-use lookback_protocol::checkpoint::{self as format, Checkpoint, Counters, Phase};
 use lookback_protocol::names::Owner;
-use lookback_protocol::position::{Epoch, Position};
+use lookback_protocol::position::Epoch;
 use lookback_protocol::replay::machine::{Workers, Written};
 use serde_json::{Value, json};
 
 use super::ports::{Claim, Outcome, Ports, Recorded, TakeBack};
+use super::take_back::{self, Taker};
 use super::{with_log, written};
-use crate::nats::checkpoint::{self, JetStreamCheckpoints};
 use crate::nats::desired::DesiredStream;
 use crate::nats::ensure::ObjectError;
 use crate::nats::{audit, consumers, streams};
@@ -22,7 +21,7 @@ use crate::operator::pipeline::facts::NatsFacts;
 use crate::operator::pipeline::problem::Problem;
 use crate::operator::pipeline::validate::{self, Chosen, Validation};
 use crate::operator::pipeline::{Error, write_status};
-use crate::worker::ports::{CheckpointError, Checkpoints};
+use crate::worker::ports::CheckpointError;
 
 /// The outside of one round.
 pub(in crate::operator::pipeline) struct Outside<'a> {
@@ -125,43 +124,17 @@ impl Ports for Outside<'_> {
         let Some(nats) = &self.found.nats else {
             return Ok(Outcome::Unreachable);
         };
-        let TakeBack { from, to, resumes } = *take_back;
-        let failed = |source| EffectError::TakeBack { from, to, source };
-        let mut checkpoints =
-            JetStreamCheckpoints::new(nats.clone(), &self.owner.pipeline, PARTITION);
-        let stands = checkpoints.load().await.map_err(failed)?;
-        let (checkpoint, revision) = match stands {
-            Some((stands, _)) if stands.epoch >= from => {
-                return Ok(if stands.epoch == to {
-                    Outcome::Done
-                } else {
-                    Outcome::Overtaken
-                });
-            }
-            Some((stands, revision)) => (stands, Some(revision)),
-            None => match self.never_written(resumes) {
-                Some(checkpoint) => (checkpoint, None),
-                None => return Ok(Outcome::Unreachable),
-            },
+        let NatsFacts::Reached(server) = &self.found.facts.nats else {
+            return Ok(Outcome::Unreachable);
         };
-        let checkpoint = Checkpoint {
-            incarnation: self.context.reporter.instance().to_owned(),
-            owner: self.owner.clone(),
-            epoch: to,
-            phase: Phase::TakenBack,
-            request: None,
-            resumes: Some(resumes),
-            held: None,
-            time: Timestamp::now(),
-            ..checkpoint
+        let taker = Taker {
+            owner: self.owner,
+            instance: self.context.reporter.instance(),
+            server,
         };
-        let taken = checkpoint::take_back(nats, PARTITION, &checkpoint, revision)
-            .await
-            .map_err(failed)?;
-        Ok(match taken {
-            checkpoint::TakeBack::Won(_) => Outcome::Done,
-            checkpoint::TakeBack::Lost(_) => Outcome::Overtaken,
-        })
+        let taken = take_back::take_back(nats, *take_back, &taker).await;
+        let TakeBack { from, to, .. } = *take_back;
+        Ok(taken.map_err(|source| EffectError::TakeBack { from, to, source })?)
     }
 
     async fn delete_consumer(&mut self, epoch: Epoch) -> Result<Outcome, Error> {
@@ -170,11 +143,16 @@ impl Ports for Outside<'_> {
         };
         let source = &self.found.pipeline.spec.source.stream;
         let name = self.owner.pipeline.consumer(PARTITION, epoch);
-        match consumers::delete(nats, source, &name, &self.owner.to_string()).await {
-            // What is not ours is not for us to delete.
-            Ok(_) | Err(ObjectError::Foreign { .. }) => Ok(Outcome::Done),
-            Err(source) => Err(EffectError::DeleteConsumer { epoch, source }.into()),
+        let adopted = validate::adopted(&self.found.pipeline);
+        for owner in [Some(self.owner), adopted.as_ref()].into_iter().flatten() {
+            match consumers::delete(nats, source, &name, &owner.to_string()).await {
+                Ok(_) => return Ok(Outcome::Done),
+                Err(ObjectError::Foreign { .. }) => {}
+                Err(source) => return Err(EffectError::DeleteConsumer { epoch, source }.into()),
+            }
         }
+        // What is not ours is not for us to delete.
+        Ok(Outcome::Done)
     }
 
     async fn apply(&mut self, workers: &Workers) -> Result<Done, Error> {
@@ -228,38 +206,6 @@ impl Outside<'_> {
             time: Timestamp::now(),
             details,
         }
-    }
-
-    /// What a worker of `epoch` that never wrote a checkpoint would begin with; `None` when the source
-    /// stream is not there.
-    fn never_written(&self, epoch: Epoch) -> Option<Checkpoint> {
-        let NatsFacts::Reached(server) = &self.found.facts.nats else {
-            return None;
-        };
-        let source = server.source.as_ref()?;
-        let consumer = server.consumers.get(&epoch);
-        let metadata = consumer.and_then(|consumer| consumer.metadata.as_ref());
-        let start = metadata.map_or_else(|| source.last.next(), |metadata| metadata.start);
-        let position = Position::before(start);
-        Some(Checkpoint {
-            v: format::VERSION,
-            incarnation: String::new(),
-            owner: self.owner.clone(),
-            epoch,
-            phase: Phase::TakenBack,
-            stream: source.identity.clone(),
-            position,
-            published_through: position.sequence,
-            engine_digest: String::new(),
-            groups: 0,
-            gaps: Vec::new(),
-            counters: Counters::default(),
-            request: None,
-            applied: None,
-            resumes: None,
-            held: None,
-            time: Timestamp::now(),
-        })
     }
 
     /// Copies of the audit stream, when this pipeline is the one that creates it.

@@ -25,6 +25,7 @@ pub(super) struct Asked<'a> {
     pub(super) correlation: &'a CorrelationConfig,
     pub(super) rules: &'a ValidatedRules,
     pub(super) rate: Option<u64>,
+    pub(super) known_alerts: Option<u64>,
 }
 
 /// What came of planning.
@@ -65,7 +66,7 @@ pub(super) async fn plan(request: &ReplayRequest, survey: &Survey, asked: &Asked
         longest_chain_seconds: asked.rules.longest_chain,
         session_windows: asked.rules.has_session_windows,
         rate: asked.rate,
-        known_alerts: None,
+        known_alerts: asked.known_alerts,
     };
     let mut answers = Answers::default();
     loop {

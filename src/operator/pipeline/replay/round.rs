@@ -143,6 +143,7 @@ async fn ask_plan(
         correlation: &validate::correlation(spec),
         rules,
         rate: facts::rate(&found.pipeline, checkpoint),
+        known_alerts: facts::known_alerts(server),
     };
     plan::plan(request, &survey, &asked).await
 }

@@ -283,6 +283,13 @@ fn the_decision_table_holds_row_by_row() {
             stands(2, resume(2)),
         ),
         (
+            "a recreated pipeline whose consumer is gone adopts beside one that it left",
+            none(),
+            vec![e2()],
+            Some(applied(3)),
+            stands(3, resume(3)),
+        ),
+        (
             "a first epoch begins on an empty volume",
             none(),
             vec![consumer(1, Cursor::default(), false)],

@@ -63,13 +63,24 @@ fn a_lost_state_is_left_to_a_person_unless_the_spec_says_otherwise() {
 
 #[test]
 fn a_request_whose_worker_is_being_replaced_is_not_taken_back_for_what_the_old_one_said() {
-    for phase in [
-        ReplayPhase::Fencing,
-        ReplayPhase::CursorCreated,
-        ReplayPhase::RollingOut,
-    ] {
+    for phase in [ReplayPhase::Fencing, ReplayPhase::CursorCreated] {
         let wanted = wanted_after_a_loss(LOST, Some(phase));
         assert_eq!(wanted.as_deref(), Some("fix-1"), "{phase:?}");
+    }
+}
+
+#[test]
+fn once_the_worker_of_a_request_is_started_its_word_counts_and_that_of_the_one_before_does_not() {
+    for phase in [ReplayPhase::RollingOut, ReplayPhase::CatchingUp] {
+        let wanted_when_lost_in = |epoch| {
+            let pipeline = asked(LOST);
+            let mut facts = running_facts(&pipeline);
+            stop(&mut facts, ExitReason::StateLost, "the volume is empty");
+            facts.pods[0].epoch = Some(epoch);
+            id(wanted(&pipeline, &facts, &in_epoch_one(Some(phase))))
+        };
+        assert_eq!(wanted_when_lost_in(EPOCH).as_deref(), Some("fix-1"));
+        assert_eq!(wanted_when_lost_in(Epoch(2)).as_deref(), Some("loss-2"));
     }
 }
 
@@ -198,4 +209,42 @@ fn a_consumer_that_was_put_beyond_the_end_is_not_bound() {
         consumer.delivered = StreamSeq(501);
     });
     assert!(!beyond.bound_ok);
+}
+
+/// The rate after 30 seconds in which a worker came from `position` to 497.
+fn rate_since(position: i64, lag: i64) -> Option<u64> {
+    let mut pipeline = pipeline(MINIMAL);
+    pipeline.status = serde_json::from_value(json!({"partitions": [{
+        "id": 0, "position": position, "lag": lag, "observedTime": "2026-11-21T11:59:29Z",
+    }]}))
+    .unwrap();
+    let facts = running_facts(&pipeline);
+    let (_, checkpoint) = server(&facts).unwrap();
+    rate(&pipeline, checkpoint)
+}
+
+#[test]
+fn the_rate_is_that_of_a_worker_that_was_behind() {
+    assert_eq!(rate_since(197, 303), Some(10));
+    assert_eq!(rate_since(197, 0), None);
+}
+
+#[test]
+fn a_worker_that_was_put_back_meanwhile_has_no_rate() {
+    assert_eq!(rate_since(900, 10), None);
+}
+
+#[test]
+fn alerts_of_a_range_are_known_only_when_there_are_none_at_all() {
+    let known = |messages| {
+        let pipeline = pipeline(MINIMAL);
+        let mut facts = running_facts(&pipeline);
+        with_server(&mut facts, |server| {
+            server.alerts.as_mut().unwrap().messages = messages;
+        });
+        let (server, _) = server(&facts).unwrap();
+        known_alerts(server)
+    };
+    assert_eq!(known(0), Some(0));
+    assert_eq!(known(12), None);
 }
