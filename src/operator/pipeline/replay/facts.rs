@@ -38,15 +38,16 @@ pub(super) fn wanted(
     facts: &Dereferenced,
     written: &Written,
 ) -> Option<ReplayRequest> {
+    let lost = speaks(written).and_then(|epoch| loss(pipeline, facts, epoch));
+    if lost.is_some() {
+        return lost;
+    }
+    // What a worker said is forgotten with its pod, and the request it led to is not.
     let open = written.record.as_ref().filter(|it| !it.phase.is_final());
     if let Some(record) = open
         && record.request.id.as_str().starts_with(LOSS)
     {
         return Some(record.request.clone());
-    }
-    let lost = speaks(written).and_then(|epoch| loss(pipeline, facts, epoch));
-    if lost.is_some() {
-        return lost;
     }
     match pipeline.spec.replay.as_ref()?.request() {
         Ok(request) => Some(request),

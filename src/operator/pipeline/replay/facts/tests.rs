@@ -84,6 +84,35 @@ fn once_the_worker_of_a_request_is_started_its_word_counts_and_that_of_the_one_b
     }
 }
 
+/// A request of the operator's own, in epoch 2 and in this phase.
+fn after_a_loss(phase: ReplayPhase) -> Written {
+    let mut written = in_epoch_one(Some(phase));
+    if let Some(record) = &mut written.record {
+        record.request = ReplayRequest::loss(EPOCH, StreamSeq(498), StatePolicy::Rebuild);
+    }
+    written
+}
+
+#[test]
+fn a_loss_is_remembered_when_the_pod_that_told_of_it_is_gone() {
+    let pipeline = asked(LOST);
+    let facts = running_facts(&pipeline);
+    let wanted = |phase| id(wanted(&pipeline, &facts, &after_a_loss(phase)));
+    assert_eq!(wanted(ReplayPhase::Fencing).as_deref(), Some("loss-1"));
+    assert_eq!(wanted(ReplayPhase::Completed).as_deref(), Some("fix-1"));
+}
+
+#[test]
+fn a_state_lost_again_while_it_is_made_again_is_another_loss() {
+    let pipeline = asked(LOST);
+    let mut facts = running_facts(&pipeline);
+    stop(&mut facts, ExitReason::StateLost, "the volume is empty");
+    facts.pods[0].epoch = Some(Epoch(2));
+    let written = after_a_loss(ReplayPhase::CatchingUp);
+    let wanted = id(wanted(&pipeline, &facts, &written));
+    assert_eq!(wanted.as_deref(), Some("loss-2"));
+}
+
 #[test]
 fn what_a_worker_of_another_epoch_said_is_no_loss() {
     let pipeline = asked(LOST);
