@@ -1,6 +1,7 @@
 //! What was found outside, as the decision wants it. Pure.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::config::Cursor;
 use lookback_protocol::consumer::ConsumerMetadata;
@@ -38,9 +39,8 @@ pub(super) fn wanted(
     facts: &Dereferenced,
     written: &Written,
 ) -> Option<ReplayRequest> {
-    let lost = speaks(written).and_then(|epoch| loss(pipeline, facts, epoch));
-    if lost.is_some() {
-        return lost;
+    if let Some(request) = loss(pipeline, facts, written) {
+        return Some(request);
     }
     // What a worker said is forgotten with its pod, and the request it led to is not.
     let open = written.record.as_ref().filter(|it| !it.phase.is_final());
@@ -69,9 +69,14 @@ fn speaks(written: &Written) -> Option<Epoch> {
 }
 
 /// The request that brings a worker back whose state file is gone, unless a person is to decide.
-fn loss(pipeline: &DetectionPipeline, facts: &Dereferenced, epoch: Epoch) -> Option<ReplayRequest> {
+fn loss(
+    pipeline: &DetectionPipeline,
+    facts: &Dereferenced,
+    written: &Written,
+) -> Option<ReplayRequest> {
+    let epoch = speaks(written)?;
     let policy = match pipeline.spec.state.on_loss {
-        OnLoss::Fail => return None,
+        OnLoss::Fail => decided(pipeline, written)?,
         OnLoss::RebuildWindows => StatePolicy::Rebuild,
         OnLoss::StartEmpty => StatePolicy::Clear,
     };
@@ -79,6 +84,22 @@ fn loss(pipeline: &DetectionPipeline, facts: &Dereferenced, epoch: Epoch) -> Opt
     let (_, checkpoint) = server(facts)?;
     let start = checkpoint?.position.sequence.next();
     lost.then(|| ReplayRequest::loss(epoch, start, policy))
+}
+
+/// What a person decided who asks for a replay that begins anew while another is under way: over a
+/// state that is gone that one never ends by itself, and the new one would wait for it for ever. Once
+/// it is ended, the new one runs.
+fn decided(pipeline: &DetectionPipeline, written: &Written) -> Option<StatePolicy> {
+    let open = written.record.as_ref().filter(|it| !it.phase.is_final())?;
+    let block = pipeline.spec.replay.as_ref()?.request().ok()?;
+    let known = written.history.iter().any(|it| it.id == block.id);
+    let is_new = block.id != open.request.id && !known;
+    let begins_anew = matches!(
+        block.state_policy,
+        StatePolicy::Clear | StatePolicy::Rebuild
+    );
+    let started = open.phase > ReplayPhase::CursorCreated;
+    (started && is_new && begins_anew).then_some(block.state_policy)
 }
 
 fn says_lost(pod: &PodFacts, epoch: Epoch) -> bool {
@@ -132,12 +153,19 @@ pub(super) fn workload(found: &Found, now: Timestamp) -> Workload {
             let seen = status.and_then(|status| status.observed_generation);
             seen == set.metadata.generation
         }),
-        replicas: status.map_or(0, |status| status.replicas),
+        replicas: set.map_or(0, replicas),
         pods: pods.len(),
         stuck: pods.iter().any(|pod| is_stuck(pod, now)),
         epoch: set.and_then(|set| epoch_of(set).or_else(of_config)),
         trouble: pods.iter().find_map(trouble),
     })
+}
+
+/// Pods that are there or are to be: one that was deleted is owed until nobody asks for it any more.
+fn replicas(set: &StatefulSet) -> i32 {
+    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
+    let status = set.status.as_ref().map_or(0, |status| status.replicas);
+    wanted.unwrap_or(1).max(status)
 }
 
 fn is_stuck(pod: &PodFacts, now: Timestamp) -> bool {

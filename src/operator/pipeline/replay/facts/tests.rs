@@ -84,6 +84,27 @@ fn once_the_worker_of_a_request_is_started_its_word_counts_and_that_of_the_one_b
     }
 }
 
+#[test]
+fn who_asks_to_begin_anew_over_a_lost_state_has_decided_what_becomes_of_it() {
+    let lost_under = |phase, block: &str| {
+        let pipeline = asked(&format!("spec:\n  replay: {block}"));
+        let mut facts = running_facts(&pipeline);
+        stop(&mut facts, ExitReason::StateLost, "the volume is empty");
+        facts.pods[0].epoch = Some(Epoch(2));
+        id(wanted(&pipeline, &facts, &in_epoch_one(Some(phase))))
+    };
+    let anew = "{id: anew, fromSequence: 1, statePolicy: Clear}";
+    let under_way = ReplayPhase::CatchingUp;
+    assert_eq!(lost_under(under_way, anew).as_deref(), Some("loss-2"));
+    // Neither the request itself, nor one that would keep what is gone, nor one that is over.
+    let same = "{id: again, fromSequence: 1, statePolicy: Clear}";
+    assert_eq!(lost_under(under_way, same).as_deref(), Some("again"));
+    let keep = "{id: kept, fromSequence: 1, statePolicy: Keep}";
+    assert_eq!(lost_under(under_way, keep).as_deref(), Some("kept"));
+    let over = lost_under(ReplayPhase::Completed, anew);
+    assert_eq!(over.as_deref(), Some("anew"));
+}
+
 /// A request of the operator's own, in epoch 2 and in this phase.
 fn after_a_loss(phase: ReplayPhase) -> Written {
     let mut written = in_epoch_one(Some(phase));
@@ -144,7 +165,7 @@ fn seen(set: Option<serde_json::Value>, pods: Vec<PodFacts>) -> Running {
 fn set(generation: i64, observed: i64, replicas: i32) -> serde_json::Value {
     json!({
         "metadata": {"generation": generation},
-        "spec": {"selector": {}, "serviceName": "edr-worker", "template": {
+        "spec": {"replicas": 0, "selector": {}, "serviceName": "edr-worker", "template": {
             "metadata": {"annotations": {"lookback.dev/epoch": "3"}},
         }},
         "status": {"observedGeneration": observed, "replicas": replicas},
@@ -170,6 +191,14 @@ fn a_stateful_set_that_its_controller_has_not_seen_is_not_observed() {
     let current = seen(Some(set(4, 4, 1)), Vec::new());
     assert!(current.observed);
     assert_eq!((current.replicas, current.epoch), (1, Some(Epoch(3))));
+}
+
+#[test]
+fn a_pod_that_is_gone_and_still_asked_for_is_owed() {
+    let mut wanted = set(4, 4, 0);
+    wanted["spec"]["replicas"] = json!(1);
+    assert_eq!(seen(Some(wanted), Vec::new()).replicas, 1);
+    assert_eq!(seen(Some(set(4, 4, 0)), Vec::new()).replicas, 0);
 }
 
 #[test]
