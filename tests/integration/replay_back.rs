@@ -216,7 +216,7 @@ async fn r21_a_request_taken_out_after_the_point_of_no_return_is_finished() -> R
 
 #[tokio::test]
 async fn r21_whenever_a_request_is_taken_out_it_is_carried_out_or_leaves_no_trace() -> Result<()> {
-    for seed in 1..=4 {
+    for seed in 1..=3 {
         let mut dice = Dice::new(seed);
         let stand = applied(&[ALARM, STEP, STEP]).await?;
         ask(&stand, again()).await?;
