@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lookback::state;
 use lookback::worker::ports::AckToken;
-use lookback_protocol::checkpoint::Checkpoint;
+use lookback_protocol::checkpoint::{Checkpoint, Phase};
 use lookback_protocol::config::WorkerConfig;
 use serde_json::{Value, json};
 
@@ -17,11 +17,14 @@ use crate::sim::{World, log};
 
 pub(crate) const STATE_FILE: &str = "state.db";
 
-/// I2: a checkpoint never says more than the state file of the process that writes it.
+/// I2: a checkpoint never says more than the state file of the process that writes it. One that
+/// announces a request says where an empty file will stand after it.
 pub(crate) fn checkpoint_is_not_ahead(world: &World, process: u64, checkpoint: &Checkpoint) {
     let claimed = checkpoint.position.sequence.0;
     let held = position_of(world, process);
-    if claimed > held {
+    let volume = world.look(|state| state.processes[&process].volume.clone());
+    let announces = checkpoint.phase == Phase::Applying && !has_state(&volume);
+    if claimed > held && !announces {
         world.violation(format!(
             "I2: worker {process} checkpoints {claimed} while its state file holds {held}"
         ));

@@ -60,6 +60,18 @@ pub(crate) struct Witness {
     pub(crate) plans: BTreeMap<RequestId, Plan>,
     pub(crate) epochs: BTreeMap<Epoch, Cursor>,
     pub(crate) was_recreated: bool,
+    pub(crate) fenced_a_running_pod: bool,
+}
+
+impl Witness {
+    /// How each request ended, at last: one that was never claimed is forgotten with its object.
+    pub(crate) fn last_of_each(&self) -> Vec<Finished> {
+        let mut last = BTreeMap::new();
+        for finished in &self.finished {
+            last.insert(finished.id.clone(), finished.clone());
+        }
+        last.into_values().collect()
+    }
 }
 
 /// A handle on them.
@@ -96,6 +108,13 @@ impl Objects {
             if !self.witness.finished.contains(finished) {
                 self.witness.finished.push(finished.clone());
             }
+        }
+        let before = self.written.record.as_ref().map(|record| record.phase);
+        if let Some(record) = &written.record
+            && record.phase == ReplayPhase::CursorCreated
+            && before == Some(ReplayPhase::Fencing)
+        {
+            self.witness.fenced_a_running_pod |= self.pod.is_some();
         }
         if let Some(record) = &written.record
             && record.phase == ReplayPhase::Planned

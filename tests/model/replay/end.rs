@@ -61,6 +61,7 @@ impl Cluster {
                 settled && matches!(it.decision.step, Step::Act(_))
             });
             self.approve();
+            self.give_up();
             let done = look(&self.api, |objects| {
                 let epoch = objects.written.epoch;
                 let pod = objects.pod.as_ref().filter(|pod| !pod.says_lost);
@@ -82,6 +83,17 @@ impl Cluster {
             "not quiet: {waits_for}; position {}; {record:?}",
             self.case.position()
         ))
+    }
+
+    /// A person takes out a block with which a pipeline cannot begin.
+    fn give_up(&self) {
+        look(&self.api, |objects| {
+            let rejected = |phase| phase == ReplayPhase::Rejected;
+            let record = objects.written.record.as_ref();
+            if objects.written.epoch.is_none() && record.is_some_and(|it| rejected(it.phase)) {
+                objects.edit(|it| it.block = None);
+            }
+        });
     }
 
     /// A person approves the plan that waits.
@@ -137,7 +149,10 @@ impl Cluster {
                 (RequestOutcome::Applied, _) => {
                     applied.insert(request.id.clone(), epoch);
                 }
-                (RequestOutcome::Applying | RequestOutcome::AlreadyApplied, _) => {}
+                (RequestOutcome::Applying, None) => {}
+                (RequestOutcome::AlreadyApplied, _) => {
+                    return Err(format!("request {} was begun twice", request.id));
+                }
             }
         }
         let begun = |id: &RequestId| {
@@ -147,28 +162,18 @@ impl Cluster {
             })
         };
         look(&self.api, |objects| {
-            for finished in &objects.witness.finished {
+            if objects.witness.fenced_a_running_pod {
+                return Err("a pod was there when the fencing ended".to_owned());
+            }
+            for finished in objects.witness.last_of_each() {
                 let id = &finished.id;
-                let was_lost = finished.message.contains("was lost");
-                match finished.phase {
-                    ReplayPhase::Completed if !applied.contains_key(id) => {
-                        return Err(format!("{id} is completed and was never applied"));
-                    }
-                    ReplayPhase::Failed
-                    | ReplayPhase::Superseded
-                    | ReplayPhase::Expired
-                    | ReplayPhase::Rejected
-                        if !was_lost
-                            && finished.epoch.is_some()
-                            && (applied.get(id).copied() == finished.epoch.map(|it| it.0)
-                                || begun(id) && !applied.contains_key(id)) =>
-                    {
-                        return Err(format!(
-                            "{id} is {:?} and was begun: {}",
-                            finished.phase, finished.message
-                        ));
-                    }
-                    _ => {}
+                let was_begun = applied.contains_key(id) || begun(id);
+                let is_wrong = match finished.phase {
+                    ReplayPhase::Completed => !applied.contains_key(id),
+                    _ => was_begun && !finished.message.contains("was lost"),
+                };
+                if is_wrong {
+                    return Err(format!("begun {was_begun}, and said to be {finished:?}"));
                 }
             }
             for (id, (claimed, _)) in &objects.claims {
@@ -224,7 +229,12 @@ impl Cluster {
 
     /// The file was moved as it was planned, and a Rebuild gave the windows of one single pass.
     fn check_ledger(&self, file: &FileDigest) -> Result<(), String> {
-        let plans = look(&self.api, |objects| objects.witness.plans.clone());
+        let (plans, finished) = look(&self.api, |objects| {
+            (
+                objects.witness.plans.clone(),
+                objects.witness.last_of_each(),
+            )
+        });
         for row in &file.ledger {
             let Some(plan) = plans.get(&row.request_id) else {
                 return Err(format!("{} was applied and never planned", row.request_id));
@@ -232,6 +242,16 @@ impl Cluster {
             let read_from = plan.read_back.as_ref().map(|back| back.from);
             if (row.start, row.read_from) != (plan.start, read_from) {
                 return Err(format!("{row:?} was planned as {plan:?}"));
+            }
+            let suppress_below = read_from.map_or(StreamSeq(0), |_| plan.start);
+            let mut under = file.lineage.iter().filter(|it| it.epoch == row.epoch);
+            if under.any(|it| it.output.suppress_below != suppress_below) {
+                return Err(format!("{row:?} does not suppress what is read back"));
+            }
+            let undone = [ReplayPhase::Failed, ReplayPhase::Superseded];
+            let mut finished = finished.iter().filter(|it| it.id == row.request_id);
+            if finished.any(|it| undone.contains(&it.phase) && !it.message.contains("was lost")) {
+                return Err(format!("{row:?} was undone and moved the file"));
             }
         }
         let Some(row) = file.ledger.last() else {

@@ -204,6 +204,7 @@ impl Operator {
         let epochs: Option<Vec<Epoch>> =
             nats.map(|nats| nats.consumers.iter().map(|it| it.epoch).collect());
         let pod = objects.pod.as_ref();
+        let owes_a_pod = objects.set.as_ref().is_some_and(|set| set.runs);
         let decision = decide(&Facts {
             now: self.world.clock(),
             limits: LIMITS,
@@ -227,7 +228,7 @@ impl Operator {
             claim: nats.map_or(Claim::Unknown, |_| claim(objects, wanted.as_ref())),
             workload: Workload::Seen(Running {
                 observed: objects.set.as_ref().is_none_or(|set| set.observed),
-                replicas: i32::from(pod.is_some()),
+                replicas: i32::from(pod.is_some() || owes_a_pod),
                 pods: usize::from(pod.is_some()),
                 stuck: false,
                 epoch: objects.set.as_ref().map(|set| set.epoch),
@@ -247,9 +248,6 @@ impl Operator {
     /// The block, unless the state was lost.
     fn wanted(&self, objects: &Objects, checkpoint: Option<&Checkpoint>) -> Option<ReplayRequest> {
         let record = objects.written.unfinished();
-        if let Some(record) = record.filter(|record| record.request.id.is_loss()) {
-            return Some(record.request.clone());
-        }
         let lost = objects
             .pod
             .as_ref()
@@ -266,7 +264,11 @@ impl Operator {
                 let start = checkpoint.position.sequence.next();
                 Some(ReplayRequest::loss(epoch, start, self.on_loss))
             }
-            _ => objects.block.clone(),
+            // What the operator asked for itself stands in no block.
+            _ => match record.filter(|record| record.request.id.is_loss()) {
+                Some(record) => Some(record.request.clone()),
+                None => objects.block.clone(),
+            },
         }
     }
 

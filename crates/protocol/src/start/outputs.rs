@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Rewind;
 use crate::position::StreamSeq;
 use crate::replay::request::Outputs;
 
@@ -32,16 +31,6 @@ pub enum Fate {
 }
 
 impl OutputRule {
-    /// The rule of `rewind`.
-    #[must_use]
-    pub fn of(rewind: &Rewind) -> Self {
-        Self {
-            suppress_below: rewind.read_from.map_or(StreamSeq(0), |_| rewind.start),
-            outputs: rewind.outputs,
-            target: rewind.target,
-        }
-    }
-
     /// What becomes of what the event `sequence` gives.
     #[must_use]
     pub fn fate(&self, sequence: StreamSeq) -> Fate {

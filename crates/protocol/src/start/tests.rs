@@ -1,7 +1,11 @@
+use jiff::Timestamp;
+
 use super::refusal::{BEGIN_ANEW, REWIND};
 use super::*;
-use crate::checkpoint::{self, Counters, Phase};
-use crate::names::PipelineKey;
+use crate::checkpoint::{self, AppliedRequest, Checkpoint, Counters, Phase};
+use crate::config::Cursor;
+use crate::names::{Owner, PipelineKey};
+use crate::position::{Epoch, StreamIdentity};
 use crate::termination::ExitReason;
 
 mod cursor;

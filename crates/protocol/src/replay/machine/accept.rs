@@ -115,6 +115,7 @@ pub(super) fn known(facts: &Facts<'_>, wanted: &ReplayRequest) -> Option<Accepta
         return Some(of(&rewind.fingerprint, elsewhere(*epoch)));
     }
     match facts.claim {
+        Claim::Used { .. } if facts.claimed_for_nothing(wanted).is_some() => None,
         Claim::Used { epoch, fingerprint } => Some(of(fingerprint, elsewhere(epoch))),
         Claim::Unknown | Claim::Free | Claim::Ours => None,
     }

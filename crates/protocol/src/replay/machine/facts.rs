@@ -69,6 +69,21 @@ impl Facts<'_> {
         };
         Epoch(self.highest.max(claimed).0 + 1)
     }
+
+    /// The epoch for which `request` was claimed before the status that said so was lost, when nothing
+    /// of that epoch was made. Only of the operator's own requests, for which nobody can set a new id.
+    pub(super) fn claimed_for_nothing(&self, request: &ReplayRequest) -> Option<Epoch> {
+        match self.claim {
+            Claim::Used { epoch, fingerprint }
+                if request.id.is_loss()
+                    && fingerprint == request.fingerprint
+                    && epoch > self.highest =>
+            {
+                Some(epoch)
+            }
+            Claim::Used { .. } | Claim::Unknown | Claim::Free | Claim::Ours => None,
+        }
+    }
 }
 
 /// What I/O a decision needs beyond what is always read; see [`asks`](super::asks).
@@ -140,7 +155,7 @@ pub enum Workload {
 pub struct Running {
     /// Its controller has seen the latest generation.
     pub observed: bool,
-    /// `status.replicas`.
+    /// The larger of `spec.replicas` and `status.replicas`: a pod that the controller still owes counts.
     pub replicas: i32,
     /// Pod objects of its names, whatever their phase.
     pub pods: usize,

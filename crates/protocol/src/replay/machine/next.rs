@@ -125,7 +125,8 @@ fn advance(next: &mut Written, facts: &Facts<'_>, mut record: Record) {
     match phases::turn(facts, &record) {
         Turn::Stay => next.record = Some(record),
         Turn::Plan(plan) => {
-            record.epoch = Some(facts.unused_epoch());
+            let claimed = facts.claimed_for_nothing(&record.request);
+            record.epoch = Some(claimed.unwrap_or_else(|| facts.unused_epoch()));
             record.of = next.epoch.map(|epoch| state_of(facts, epoch));
             record.plan = Some(*plan);
             enter(next, facts, record, ReplayPhase::Planned, String::new());

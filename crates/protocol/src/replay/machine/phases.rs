@@ -93,12 +93,13 @@ fn closed_before_it_began(facts: &Facts<'_>, record: &Record) -> Option<Turn> {
     if record.request.has_expired(facts.now) {
         return Some(Turn::End(ReplayPhase::Expired, EXPIRED.to_owned()));
     }
-    used(facts)
+    used(facts, record)
 }
 
 /// The id was begun elsewhere in the meantime: before the claim is ours, no worker was touched.
-fn used(facts: &Facts<'_>) -> Option<Turn> {
+fn used(facts: &Facts<'_>, record: &Record) -> Option<Turn> {
     match facts.claim {
+        Claim::Used { .. } if facts.claimed_for_nothing(&record.request).is_some() => None,
         Claim::Used { epoch, .. } => Some(Turn::End(
             ReplayPhase::Superseded,
             format!("its id was begun in epoch {epoch} already"),
@@ -111,7 +112,7 @@ fn fencing(facts: &Facts<'_>, record: &Record) -> Turn {
     if let Some(done) = seen_in_checkpoint(facts, record) {
         return done;
     }
-    if let Some(end) = used(facts) {
+    if let Some(end) = used(facts, record) {
         return end;
     }
     if is_withdrawn(facts, record) {

@@ -112,9 +112,10 @@ fn a_rebuild_begins_where_it_reads_back_from() {
     let world = World::asked(StatePolicy::Rebuild, 150).with(|w| {
         w.rewind().read_from = Some(StreamSeq(120));
     });
-    let apply = world.applies();
-    assert_eq!(apply.begin.position, Position::before(StreamSeq(120)));
-    assert_eq!(OutputRule::of(&apply.rewind).suppress_below, StreamSeq(150));
+    assert_eq!(
+        world.applies().begin.position,
+        Position::before(StreamSeq(120))
+    );
 }
 
 #[test]

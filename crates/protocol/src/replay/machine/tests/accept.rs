@@ -1,11 +1,12 @@
 use jiff::SignedDuration;
 
-use super::fixture::{At, Stage, checkpoint, place, request};
+use super::fixture::{At, Stage, checkpoint, place, plan, request};
 use crate::checkpoint::AppliedRequest;
-use crate::position::Epoch;
+use crate::position::{Epoch, StreamSeq};
 use crate::replay::ledger::Standing;
-use crate::replay::machine::{Accepted, Claim, Written};
+use crate::replay::machine::{Accepted, Claim, Planned, Written};
 use crate::replay::record::ReplayPhase;
+use crate::replay::request::{ReplayRequest, StatePolicy};
 
 const LATER: SignedDuration = SignedDuration::from_hours(1);
 
@@ -100,6 +101,23 @@ fn an_id_that_only_the_claim_remembers_is_known() {
     is_not_run(&stage, Accepted::AlreadyApplied);
     stage.wanted = Some(request("r1", 11));
     is_not_run(&stage, Accepted::IdReused);
+}
+
+#[test]
+fn the_operators_own_request_goes_on_in_the_epoch_it_was_claimed_for() {
+    let mut stage = Stage::new();
+    let wanted = ReplayRequest::loss(Epoch(3), StreamSeq(51), StatePolicy::Rebuild);
+    let fingerprint: &'static str = Box::leak(wanted.fingerprint.clone().into_boxed_str());
+    stage.claim = Claim::Used {
+        epoch: Epoch(4),
+        fingerprint,
+    };
+    stage.wanted = Some(wanted);
+    stage.written = stage.writes();
+    stage.plan = Planned::Done(Box::leak(Box::new(plan())));
+    assert_eq!(stage.writes().record.unwrap().epoch, Some(Epoch(4)));
+    stage.highest = Epoch(4);
+    stage.goes_to(ReplayPhase::Superseded);
 }
 
 #[test]
