@@ -209,8 +209,11 @@ impl Cluster {
             let mut stored = BTreeMap::new();
             for (id, record) in state.alerts.all() {
                 let body = oracle::stored_alert(&record.body);
-                if !may.get(id).is_some_and(|bodies| bodies.contains(&body)) {
-                    return Err(format!("I3: alert {id} is of no lineage: {body}"));
+                let bodies = may.get(id);
+                if !bodies.is_some_and(|bodies| bodies.contains(&body)) {
+                    return Err(format!(
+                        "I3: alert {id} is of no lineage: {body}, those have {bodies:?}; {stretches:?}"
+                    ));
                 }
                 if stored.insert(id.to_owned(), body).is_some() {
                     return Err(format!("I3: alert {id} is stored twice"));

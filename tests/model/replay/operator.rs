@@ -121,7 +121,8 @@ impl Operator {
         process
     }
 
-    async fn act(&self, decided: &Decided, leads: u32) {
+    /// Does what was decided; it may ask `leads` times whether it leads before the answer is no.
+    pub(crate) async fn act(&self, decided: &Decided, leads: u32) {
         let mut outside = Outside {
             world: self.world.clone(),
             api: Arc::clone(&self.api),

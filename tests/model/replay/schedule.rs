@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use lookback::state;
 use lookback_protocol::config::CommitConfig;
 use lookback_protocol::position::StreamSeq;
+use lookback_protocol::replay::record::ReplayPhase;
 use lookback_protocol::replay::request::{
     Approval, Outputs, ReplayRequest, ReplayStart, StatePolicy, Yes,
 };
@@ -47,10 +48,11 @@ enum Step {
     Break,
     Mend,
     Approve,
+    Race,
 }
 
 /// Each with its weight in a case that has it.
-const STEPS: [(Step, u64); 22] = [
+const STEPS: [(Step, u64); 23] = [
     (Step::Publish, 24),
     (Step::Wait, 12),
     (Step::GoOn, 40),
@@ -73,6 +75,7 @@ const STEPS: [(Step, u64); 22] = [
     (Step::Break, 2),
     (Step::Mend, 3),
     (Step::Approve, 3),
+    (Step::Race, 4),
 ];
 
 /// Runs the schedule of `seed` to its end; gives everything that happened, and the first breach.
@@ -247,6 +250,7 @@ impl Schedule {
             Step::Break => cluster.broken = true,
             Step::Mend => cluster.broken = false,
             Step::Approve => cluster.approve(),
+            Step::Race => self.race(cluster).await?,
         }
         Ok(())
     }
@@ -300,6 +304,49 @@ impl Schedule {
             request.not_after = Some(now + SignedDuration::from_secs(8));
         }
         request
+    }
+
+    /// A request is taken out of the spec while its worker is about to apply it: the worker may die right
+    /// there, and the operator may decide on what it saw a while ago.
+    async fn race(&mut self, cluster: &mut Cluster) -> Result<(), String> {
+        self.ask(cluster);
+        let rolls_out = |cluster: &Cluster| {
+            look(&cluster.api, |objects| {
+                let set = objects.set.as_ref().filter(|set| set.runs);
+                let record = objects.written.unfinished();
+                let epoch = record.filter(|it| it.phase == ReplayPhase::RollingOut);
+                set.is_some() && epoch.and_then(|it| it.epoch) == set.map(|set| set.epoch)
+            })
+        };
+        for _ in 0..40 {
+            if rolls_out(cluster) {
+                break;
+            }
+            cluster.operator.round(None).await;
+            if rolls_out(cluster) {
+                break;
+            }
+            cluster.tick().await?;
+            sleep(Duration::from_millis(300)).await;
+        }
+        cluster.tick().await?;
+        if self.rng.chance(500) {
+            let calls = self.rng.below(14);
+            cluster
+                .case
+                .kill_at_call(calls, Duration::from_millis(300))
+                .await;
+            cluster.broken = true;
+        }
+        look(&cluster.api, |it| it.edit(|it| it.block = None));
+        cluster.operator.round(None).await;
+        let decided = cluster.operator.doze().await;
+        sleep(Duration::from_millis(self.rng.below(200))).await;
+        cluster.operator.act(&decided, u32::MAX).await;
+        cluster.go_on(None).await?;
+        cluster.go_on(None).await?;
+        cluster.broken = false;
+        Ok(())
     }
 
     /// A person deletes one of the consumers.
