@@ -223,29 +223,6 @@ async fn r07_a_volume_lost_while_it_catches_up_goes_on_when_a_person_begins_anew
 }
 
 #[tokio::test]
-async fn r07_a_volume_lost_again_while_its_windows_are_made_is_another_loss() -> Result<()> {
-    let stand = applied(&[ALARM, STEP, STEP]).await?;
-    let whole = stand.digest().await?;
-    let proxy = stopped_at(&stand, "$JS.API.CONSUMER.RESET").await?;
-    let mut spec = stand.spec();
-    spec["state"]["onLoss"] = json!("RebuildWindows");
-    stand.apply(&spec).await?;
-    stand.kubelet.lose_volume().await?;
-    frozen(&proxy).await?;
-    begun(&stand, "loss-1", ReplayPhase::CatchingUp).await?;
-    stand.kubelet.route(None).await;
-    stand.kubelet.lose_volume().await?;
-    proxy.cut();
-    completed(&stand, "loss-2").await?;
-    stand.caught_up().await?;
-    let digest = stand.digest().await?;
-    assert_eq!(in_ledger(&digest), [("loss-2", 3)]);
-    assert_eq!(digest.state_digest, whole.state_digest);
-    assert_eq!(stand.stored_alerts().await?.len(), 1);
-    Ok(())
-}
-
-#[tokio::test]
 async fn r08_a_lost_consumer_is_made_again_behind_the_position() -> Result<()> {
     let stand = replayed().await?;
     let source = stand.js.get_stream_no_info(STREAM).await?;
