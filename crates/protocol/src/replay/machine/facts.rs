@@ -35,7 +35,7 @@ pub struct Facts<'a> {
     pub wanted: Option<&'a ReplayRequest>,
     /// What the status says.
     pub written: &'a Written,
-    /// Where the pipeline stands, from [`crate::replay::ledger::reconcile`].
+    /// Where the pipeline stands, from [`crate::replay::ledger::Ledgers::reconcile`].
     pub standing: Standing,
     /// The highest epoch that anything anywhere carries, from [`crate::replay::ledger::Ledgers::highest`].
     pub highest: Epoch,
