@@ -165,6 +165,9 @@ impl Cluster {
             if objects.witness.fenced_a_running_pod {
                 return Err("a pod was there when the fencing ended".to_owned());
             }
+            if objects.witness.acted_first {
+                return Err("something was done under a phase that was not written".to_owned());
+            }
             for finished in objects.witness.last_of_each() {
                 let id = &finished.id;
                 let was_begun = applied.contains_key(id) || begun(id);
