@@ -61,6 +61,8 @@ pub(crate) struct Witness {
     pub(crate) epochs: BTreeMap<Epoch, Cursor>,
     pub(crate) was_recreated: bool,
     pub(crate) fenced_a_running_pod: bool,
+    /// Something was done under a phase that was not written.
+    pub(crate) acted_first: bool,
 }
 
 impl Witness {

@@ -11,6 +11,7 @@ use lookback_protocol::names::Owner;
 use lookback_protocol::position::{Epoch, Position, StreamSeq};
 use lookback_protocol::replay::ledger::is_applied;
 use lookback_protocol::replay::machine::{Workers, Written};
+use lookback_protocol::replay::record::ReplayPhase;
 
 use super::api::{Api, Objects, StatefulSet, look};
 use crate::sim::{Faults, State, Way, World};
@@ -109,6 +110,8 @@ impl Ports for Outside {
         let ours = (claim.epoch, claim.fingerprint.clone());
         let held = self
             .nats(|_, objects| {
+                let recorded = is_recorded(objects, claim.epoch, ReplayPhase::Fencing);
+                objects.witness.acted_first |= !recorded;
                 let entry = objects.claims.entry(claim.id.clone());
                 entry.or_insert_with(|| ours.clone()).clone()
             })
@@ -182,6 +185,12 @@ impl Ports for Outside {
                 if stands != found {
                     return Err("the StatefulSet has another version");
                 }
+                let phase = if runs {
+                    ReplayPhase::RollingOut
+                } else {
+                    ReplayPhase::CursorCreated
+                };
+                objects.witness.acted_first |= !is_recorded(objects, epoch, phase);
                 apply_set(objects, epoch, cursor, runs);
                 Ok(())
             })
@@ -251,6 +260,13 @@ fn ensure_consumer(
             "epoch {epoch} was {before:?} and is used for {cursor:?}"
         ));
     }
+}
+
+/// Whether the phase that is written permits something of `epoch` from `phase` on.
+fn is_recorded(objects: &Objects, epoch: Epoch, phase: ReplayPhase) -> bool {
+    let record = objects.written.unfinished();
+    objects.written.epoch == Some(epoch)
+        || record.is_some_and(|it| it.epoch == Some(epoch) && it.phase >= phase)
 }
 
 fn apply_set(objects: &mut Objects, epoch: Epoch, cursor: &Cursor, runs: bool) {

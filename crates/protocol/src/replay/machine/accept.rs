@@ -58,20 +58,20 @@ pub(super) fn acceptance(facts: &Facts<'_>, wanted: &ReplayRequest) -> Acceptanc
     if let Some(known) = known(facts, wanted) {
         return known;
     }
+    // Before that is known, not even that it has expired can be said: it may have run.
+    if facts.claim == Claim::Unknown {
+        let why = "waits for NATS, to know whether its id was begun before";
+        return Acceptance::Waits(why.to_owned());
+    }
     if wanted.has_expired(facts.now) {
         return Acceptance::Expired;
     }
     if facts.suspended {
         return Acceptance::Waits("waits until the pipeline is resumed".to_owned());
     }
-    if let Some(until) = throttled_until(facts) {
-        return Acceptance::Throttled(until);
-    }
-    match facts.claim {
-        Claim::Unknown => {
-            Acceptance::Waits("waits for NATS, to know whether its id was begun before".to_owned())
-        }
-        Claim::Free | Claim::Ours | Claim::Used { .. } => Acceptance::Begin,
+    match throttled_until(facts) {
+        Some(until) => Acceptance::Throttled(until),
+        None => Acceptance::Begin,
     }
 }
 

@@ -202,6 +202,9 @@ fn a_block_that_has_expired_when_it_is_first_seen_is_not_run() {
     let mut wanted = request("r1", 10);
     wanted.not_after = Some(stage.now - LATER);
     stage.wanted = Some(wanted);
+    stage.claim = Claim::Unknown;
+    assert_eq!(place(&stage.acts()), At::Run(3));
+    stage.claim = Claim::Free;
     stage.goes_to(ReplayPhase::Expired);
 }
 
