@@ -9,6 +9,7 @@
 //! - [`build`] makes every object from it.
 //! - [`apply`] brings JetStream and the API server to them.
 //! - [`status`] says what came of it.
+//! - `write` puts status, finalizers and Events onto the pipeline itself.
 //! - [`cleanup`] is the other end: what a deleted pipeline leaves in NATS.
 
 pub mod apply;
@@ -27,22 +28,21 @@ mod notices;
 mod purity;
 #[cfg(test)]
 pub(crate) mod test_support;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::ResourceExt;
+use kube::api::ListParams;
 use kube::runtime::controller::Action;
-use kube::{Api, Resource, ResourceExt};
 use lookback_protocol::names::{NameError, Owner, PipelineKey};
 use lookback_protocol::replay::machine::Workers;
-use serde_json::json;
 use tokio::task::{JoinError, spawn_blocking};
 
+use crate::api::DetectionPipeline;
 use crate::api::status::Phase;
-use crate::api::{DetectionPipeline, DetectionPipelineStatus};
-use crate::operator::FIELD_MANAGER;
 use crate::operator::controller::Context;
 use crate::operator::pipeline::build::names;
 use crate::operator::pipeline::cleanup::Progress;
@@ -53,7 +53,6 @@ use crate::operator::pipeline::replay::ports::Ports;
 use crate::operator::pipeline::replay::{Decided, Done, Outside};
 use crate::operator::pipeline::status::Observation;
 use crate::operator::pipeline::validate::Chosen;
-use crate::operator::report::Notice;
 
 /// What the operator made carries this label.
 pub const OURS: &str = "app.kubernetes.io/managed-by=lookback";
@@ -168,7 +167,7 @@ async fn advance(
     context: &Context,
 ) -> Result<Action, Error> {
     if let Some(finalizers) = finalizer::needed(pipeline) {
-        write_finalizers(pipeline, &finalizers, context).await?;
+        write::finalizers(pipeline, &finalizers, context).await?;
         // The write changes what the status would be conditional on; its event brings us back.
         return Ok(Action::requeue(AFTER_CONFLICT));
     }
@@ -218,7 +217,7 @@ async fn advance(
         Some(Phase::Running) => pace.resync,
         _ => pace.waiting,
     };
-    write_status(&found.pipeline, &status, context).await?;
+    write::status(&found.pipeline, &status, context).await?;
     let soon = decision.look_again.unwrap_or(wait);
     Ok(Action::requeue(wait.min(soon)))
 }
@@ -245,8 +244,8 @@ async fn end(
     };
     let progress = cleanup::cleanup(pipeline, key, context, Timestamp::now()).await?;
     if let Progress::Done(notice) = progress {
-        publish(pipeline, notice.as_slice(), context).await;
-        write_finalizers(pipeline, &finalizers, context).await?;
+        write::events(pipeline, notice.as_slice(), context).await;
+        write::finalizers(pipeline, &finalizers, context).await?;
         return Ok(Action::await_change());
     }
     let Some(found) = dereference::dereference(key, context).await? else {
@@ -269,71 +268,8 @@ async fn end(
         decision: None,
         now: Timestamp::now(),
     });
-    write_status(&found.pipeline, &status, context).await?;
+    write::status(&found.pipeline, &status, context).await?;
     Ok(Action::requeue(context.pace.waiting))
-}
-
-async fn write_finalizers(
-    pipeline: &DetectionPipeline,
-    finalizers: &[String],
-    context: &Context,
-) -> Result<(), Error> {
-    let patch = json!({"metadata": {
-        "resourceVersion": pipeline.resource_version(),
-        "finalizers": finalizers,
-    }});
-    api(pipeline, context)
-        .patch(
-            &pipeline.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
-        .await
-        .map(drop)
-        .map_err(|source| Error::Write {
-            what: "finalizers",
-            source: Box::new(source),
-        })
-}
-
-/// Only when it says something new, and only onto the object it was decided from.
-async fn write_status(
-    pipeline: &DetectionPipeline,
-    status: &DetectionPipelineStatus,
-    context: &Context,
-) -> Result<(), Error> {
-    if pipeline.status.as_ref() == Some(status) {
-        return Ok(());
-    }
-    let patch = json!({
-        "apiVersion": DetectionPipeline::api_version(&()),
-        "kind": DetectionPipeline::kind(&()),
-        "metadata": {"resourceVersion": pipeline.resource_version()},
-        "status": status,
-    });
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    api(pipeline, context)
-        .patch_status(&pipeline.name_any(), &parameters, &Patch::Apply(patch))
-        .await
-        .map_err(|source| Error::Write {
-            what: "status",
-            source: Box::new(source),
-        })?;
-    let notices = notices::changes(pipeline.status.as_ref(), status);
-    publish(pipeline, &notices, context).await;
-    Ok(())
-}
-
-async fn publish(pipeline: &DetectionPipeline, notices: &[Notice], context: &Context) {
-    let object = pipeline.object_ref(&());
-    for notice in notices {
-        context.reporter.publish(notice, &object).await;
-    }
-}
-
-fn api(pipeline: &DetectionPipeline, context: &Context) -> Api<DetectionPipeline> {
-    let namespace = pipeline.namespace().unwrap_or_default();
-    Api::namespaced(context.client.clone(), &namespace)
 }
 
 #[cfg(test)]

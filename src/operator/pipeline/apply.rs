@@ -21,7 +21,7 @@ use crate::operator::lease::NotLeader;
 use crate::operator::pipeline::build::Desired;
 use crate::operator::pipeline::dereference::Found;
 use crate::operator::pipeline::problem::Problem;
-use crate::operator::pipeline::publish;
+use crate::operator::pipeline::write;
 
 /// Why a step had to stop half way.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +98,7 @@ pub async fn apply(
     if let Some(nats) = &found.nats {
         let reached = jetstream::apply(nats, streams, consumer, found).await;
         // At once: what is done is not done again for being told when a later object fails.
-        publish(&found.pipeline, &reached.notices, context).await;
+        write::events(&found.pipeline, &reached.notices, context).await;
         problems = reached.problems;
     }
     // Known before anything of Kubernetes is added to the problems.

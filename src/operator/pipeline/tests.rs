@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tower_test::mock::{self, Handle};
 
 use super::*;
+use crate::api::DetectionPipelineStatus;
 use crate::nats::ensure::ObjectError;
 use crate::operator::Pace;
 use crate::operator::backoff::Backoffs;
@@ -69,7 +70,9 @@ async fn a_status_that_says_nothing_new_is_not_written() {
     let (context, mut api) = context();
     let mut pipeline = pipeline();
     pipeline.status = Some(pending());
-    write_status(&pipeline, &pending(), &context).await.unwrap();
+    write::status(&pipeline, &pending(), &context)
+        .await
+        .unwrap();
     drop(context);
     assert!(api.next_request().await.is_none(), "something was asked");
 }
@@ -79,7 +82,7 @@ async fn a_status_is_written_onto_the_version_it_was_decided_from() {
     let (context, mut api) = context();
     let written = serde_json::to_value(pipeline()).unwrap();
     let server = tokio::spawn(async move { answer(&mut api, StatusCode::OK, &written).await });
-    write_status(&pipeline(), &pending(), &context)
+    write::status(&pipeline(), &pending(), &context)
         .await
         .unwrap();
     let (asked, sent) = server.await.unwrap();
@@ -98,7 +101,7 @@ async fn a_conflict_makes_the_decision_void_and_no_event_tells_of_it() {
         answer(&mut api, StatusCode::CONFLICT, &conflict).await;
         api
     });
-    let error = write_status(&pipeline(), &pending(), &context)
+    let error = write::status(&pipeline(), &pending(), &context)
         .await
         .unwrap_err();
     assert!(error.is_conflict(), "{error:?}");

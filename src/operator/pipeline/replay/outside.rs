@@ -20,7 +20,7 @@ use crate::operator::pipeline::dereference::Found;
 use crate::operator::pipeline::facts::NatsFacts;
 use crate::operator::pipeline::problem::Problem;
 use crate::operator::pipeline::validate::{self, Chosen, Validation};
-use crate::operator::pipeline::{Error, write_status};
+use crate::operator::pipeline::{Error, write};
 use crate::worker::ports::CheckpointError;
 
 /// The outside of one round.
@@ -92,7 +92,7 @@ impl Ports for Outside<'_> {
     async fn record(&mut self, written: &Written) -> Result<Recorded, Error> {
         let pipeline = &self.found.pipeline;
         let status = with_log(pipeline, written);
-        match write_status(pipeline, &status, self.context).await {
+        match write::status(pipeline, &status, self.context).await {
             Ok(()) => Ok(Recorded::Written),
             Err(error) if error.is_conflict() => Ok(Recorded::Conflict),
             Err(error) => Err(error),
