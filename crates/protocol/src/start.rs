@@ -58,7 +58,7 @@ impl Apply {
     /// Whether it needs nothing of the state before, and so also ends what is wrong with it.
     #[must_use]
     pub fn begins_anew(&self) -> bool {
-        course::begins_anew(self.rewind.state_policy)
+        self.rewind.state_policy.begins_anew()
     }
 }
 

@@ -225,6 +225,18 @@ pub enum PodWait {
     Other(String),
 }
 
+impl PodWait {
+    /// What keeps the pod `name` from running, for people.
+    #[must_use]
+    pub fn sentence(&self, name: &str) -> String {
+        match self {
+            Self::Unschedulable(message) => format!("pod {name} finds no node: {message}"),
+            Self::Image(message) => format!("the image of pod {name} cannot be pulled: {message}"),
+            Self::Other(message) => format!("pod {name} waits: {message}"),
+        }
+    }
+}
+
 /// How a container stopped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stop {

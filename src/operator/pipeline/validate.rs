@@ -28,7 +28,7 @@ use crate::api::{self, Bytes, DetectionPipeline, DetectionPipelineSpec};
 use nats::Owners;
 
 pub use rules::{Chosen, Compiler};
-pub use spec::needed_secrets;
+pub use spec::{needed_secrets, overlap};
 
 /// What validation found.
 #[derive(Clone, Debug)]

@@ -144,9 +144,10 @@ fn state(policy: StatePolicy, facts: &Facts<'_>, answers: &Answers) -> Result<St
         };
         (Reason::StreamRegressed, rejection)
     };
-    match policy {
-        StatePolicy::Auto | StatePolicy::Keep => Err(rejection.into()),
-        StatePolicy::Clear | StatePolicy::Rebuild => Ok(State::Foreign(reason)),
+    if policy.begins_anew() {
+        Ok(State::Foreign(reason))
+    } else {
+        Err(rejection.into())
     }
 }
 

@@ -148,6 +148,17 @@ pub enum StatePolicy {
     Rebuild,
 }
 
+impl StatePolicy {
+    /// Whether it needs nothing of the state before, so that it also ends what is wrong with that.
+    #[must_use]
+    pub fn begins_anew(self) -> bool {
+        match self {
+            Self::Clear | Self::Rebuild => true,
+            Self::Auto | Self::Keep => false,
+        }
+    }
+}
+
 /// What becomes of alerts on events up to the catch-up target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Outputs {

@@ -4,7 +4,6 @@ use crate::checkpoint::{Checkpoint, Phase};
 use crate::config::{Cursor, Rewind};
 use crate::position::Epoch;
 use crate::replay::record::Windows;
-use crate::replay::request::StatePolicy;
 use crate::replay::restore::{Reason, decide_windows};
 
 use super::{FileFacts, FileState, StartFacts};
@@ -53,14 +52,6 @@ pub(super) fn course<'a>(facts: &'a StartFacts<'a>) -> Course<'a> {
         Cursor::Rewind(rewind) => apply(facts, rewind, file).unwrap_or(lost),
         Cursor::Resume { .. } if file.is_none() && state_said(facts).is_none() => Course::Fresh,
         Cursor::Resume { .. } => lost,
-    }
-}
-
-/// Whether `policy` needs nothing of the state before, so that it also ends what is wrong with it.
-pub(super) fn begins_anew(policy: StatePolicy) -> bool {
-    match policy {
-        StatePolicy::Clear | StatePolicy::Rebuild => true,
-        StatePolicy::Auto | StatePolicy::Keep => false,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::names::Owner;
 use crate::position::{Position, StreamSeq};
 use crate::termination::{ExitReason, TerminationMessage};
 
-use super::course::{Course, Found, begins_anew};
+use super::course::{Course, Found};
 use super::{FileFacts, FileState, MessageAt, StartFacts, StoreFacts};
 
 pub(super) const BEGIN_ANEW: &str =
@@ -80,7 +80,7 @@ impl<'a> State<'a> {
             },
             Course::Apply { rewind, file, .. } => {
                 let begins = Some(Position::before(rewind.first()));
-                if begins_anew(rewind.state_policy) {
+                if rewind.state_policy.begins_anew() {
                     Self {
                         file: None,
                         checkpoint: None,

@@ -19,6 +19,7 @@ use crate::operator::pipeline::dereference::Found;
 use crate::operator::pipeline::facts::{
     ConsumerFacts, Dereferenced, NatsFacts, PodFacts, PodWait, ServerFacts,
 };
+use crate::operator::pipeline::validate::overlap;
 
 /// After the time at which a pod should be gone; a node that works needs it to say so.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(10);
@@ -43,7 +44,7 @@ pub(super) fn wanted(
         return Some(request);
     }
     // What a worker said is forgotten with its pod, and the request it led to is not.
-    let open = written.record.as_ref().filter(|it| !it.phase.is_final());
+    let open = written.unfinished();
     if let Some(record) = open
         && record.request.id.as_str().starts_with(LOSS)
     {
@@ -60,7 +61,7 @@ pub(super) fn wanted(
 fn speaks(written: &Written) -> Option<Epoch> {
     use ReplayPhase::{CursorCreated, Fencing};
 
-    let open = written.record.as_ref().filter(|it| !it.phase.is_final());
+    let open = written.unfinished();
     match open {
         Some(record) if matches!(record.phase, Fencing | CursorCreated) => None,
         Some(record) if record.phase > CursorCreated => record.epoch,
@@ -90,16 +91,12 @@ fn loss(
 /// state that is gone that one never ends by itself, and the new one would wait for it for ever. Once
 /// it is ended, the new one runs.
 fn decided(pipeline: &DetectionPipeline, written: &Written) -> Option<StatePolicy> {
-    let open = written.record.as_ref().filter(|it| !it.phase.is_final())?;
+    let open = written.unfinished()?;
     let block = pipeline.spec.replay.as_ref()?.request().ok()?;
     let known = written.history.iter().any(|it| it.id == block.id);
     let is_new = block.id != open.request.id && !known;
-    let begins_anew = matches!(
-        block.state_policy,
-        StatePolicy::Clear | StatePolicy::Rebuild
-    );
     let started = open.phase > ReplayPhase::CursorCreated;
-    (started && is_new && begins_anew).then_some(block.state_policy)
+    (started && is_new && block.state_policy.begins_anew()).then_some(block.state_policy)
 }
 
 fn says_lost(pod: &PodFacts, epoch: Epoch) -> bool {
@@ -184,15 +181,8 @@ fn trouble(pod: &PodFacts) -> Option<String> {
         None => format!("pod {name} ended with exit code {}", stop.exit_code),
     });
     match &pod.waiting {
-        Some(PodWait::Unschedulable(message)) => {
-            Some(format!("pod {name} finds no node: {message}"))
-        }
-        Some(PodWait::Image(message)) => Some(format!(
-            "the image of pod {name} cannot be pulled: {message}"
-        )),
-        Some(PodWait::Other(message)) => {
-            said.or_else(|| Some(format!("pod {name} waits: {message}")))
-        }
+        Some(PodWait::Other(_)) if said.is_some() => said,
+        Some(waiting) => Some(waiting.sentence(name)),
         None => said,
     }
 }
@@ -224,19 +214,6 @@ pub(super) fn view(
         ack_pending: consumer.ack_pending,
         filter_ok: filter_is_ours && takes_any,
         bound_ok: source.is_some_and(|source| consumer.delivered <= source.last),
-    }
-}
-
-/// Whether there is a subject that both take.
-fn overlap(one: &str, other: &str) -> bool {
-    let (mut one, mut other) = (one.split('.'), other.split('.'));
-    loop {
-        match (one.next(), other.next()) {
-            (None, None) | (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
-            (Some("*"), Some(_)) | (Some(_), Some("*")) => {}
-            (Some(a), Some(b)) if a == b => {}
-            _ => return false,
-        }
     }
 }
 

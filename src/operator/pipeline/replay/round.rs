@@ -54,7 +54,7 @@ pub(in crate::operator::pipeline) async fn decide(
     let standing = ledgers.reconcile();
     let problem = problem(&standing);
     let suspended = pipeline.spec.suspend;
-    let open = written.record.as_ref().filter(|it| !it.phase.is_final());
+    let open = written.unfinished();
     let mut answer = Answer::NotAsked;
     let mut checked = Checked::Unknown;
     match machine::asks(&written, suspended) {

@@ -134,20 +134,17 @@ fn volumes(observation: &Observation<'_>) -> Option<Problem> {
 }
 
 fn of_pod(pod: &PodFacts, observation: &Observation<'_>) -> Option<Problem> {
-    match &pod.waiting {
-        Some(PodWait::Unschedulable(message)) => {
-            return Some(Problem::new(
-                Reason::Unschedulable,
-                format!("pod {} finds no node: {message}", pod.name),
-            ));
-        }
-        Some(PodWait::Image(message)) => {
-            return Some(Problem::new(
-                Reason::ImageUnavailable,
-                format!("the image of pod {} cannot be pulled: {message}", pod.name),
-            ));
-        }
-        Some(PodWait::Other(_)) | None => {}
+    let waiting = pod.waiting.as_ref();
+    let kept = waiting.and_then(|waiting| {
+        let reason = match waiting {
+            PodWait::Unschedulable(_) => Reason::Unschedulable,
+            PodWait::Image(_) => Reason::ImageUnavailable,
+            PodWait::Other(_) => return None,
+        };
+        Some(Problem::new(reason, waiting.sentence(&pod.name)))
+    });
+    if kept.is_some() {
+        return kept;
     }
     of_stop(pod, pod.stopped.as_ref()?, observation)
 }

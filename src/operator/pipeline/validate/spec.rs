@@ -218,7 +218,9 @@ fn is_filter(subject: &str) -> bool {
     (last == ">" || is_token(last)) && tokens.all(is_token)
 }
 
-fn overlap(one: &str, other: &str) -> bool {
+/// Whether there is a subject that both filters take.
+#[must_use]
+pub fn overlap(one: &str, other: &str) -> bool {
     let (mut one, mut other) = (one.split('.'), other.split('.'));
     loop {
         match (one.next(), other.next()) {

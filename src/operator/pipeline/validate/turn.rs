@@ -7,7 +7,6 @@ use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
 use lookback_protocol::replay::ledger;
 use lookback_protocol::replay::machine::Workers;
 use lookback_protocol::replay::record::ReplayPhase;
-use lookback_protocol::replay::request::StatePolicy;
 
 use super::ValidatedTurn;
 use crate::api::DetectionPipeline;
@@ -125,10 +124,7 @@ fn is_applied(
 fn begins_anew(cursor: &Cursor) -> bool {
     match cursor {
         Cursor::Resume { .. } => false,
-        Cursor::Rewind(rewind) => match rewind.state_policy {
-            StatePolicy::Clear | StatePolicy::Rebuild => true,
-            StatePolicy::Auto | StatePolicy::Keep => rewind.of.is_none(),
-        },
+        Cursor::Rewind(rewind) => rewind.state_policy.begins_anew() || rewind.of.is_none(),
     }
 }
 

@@ -1,7 +1,7 @@
 use lookback_protocol::checkpoint::Phase;
 use lookback_protocol::config::Rewind;
 use lookback_protocol::consumer::ConsumerMetadata;
-use lookback_protocol::replay::request::{Outputs, RequestId};
+use lookback_protocol::replay::request::{Outputs, RequestId, StatePolicy};
 
 use super::super::{ValidatedPipeline, Validation};
 use super::*;
