@@ -6,13 +6,13 @@ use lookback_protocol::position::{Epoch, StreamSeq};
 use lookback_protocol::replay::record::Windows;
 use lookback_protocol::replay::request::{Outputs, RequestId, StatePolicy};
 use lookback_protocol::start::{Apply, OutputRule};
-use rusqlite::types::Type;
 use rusqlite::{Connection, Row, Transaction, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::{During, StateError};
+use super::meta::unreadable;
 
 /// One request that was applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,11 +57,7 @@ impl LedgerRow {
     /// What becomes of what is found under it.
     #[must_use]
     pub fn output(&self) -> OutputRule {
-        OutputRule {
-            suppress_below: self.read_from.map_or(StreamSeq(0), |_| self.start),
-            outputs: self.outputs,
-            target: self.target,
-        }
+        OutputRule::new(self.start, self.read_from, self.outputs, self.target)
     }
 }
 
@@ -135,8 +131,6 @@ fn word(value: &impl Serialize) -> String {
 
 /// A word that nothing here spells is damage, like a page that does not read.
 pub(super) fn word_of<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    let index = row.as_ref().column_index(column)?;
-    serde_json::from_value(Value::String(row.get(index)?)).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
-    })
+    serde_json::from_value(Value::String(row.get(column)?))
+        .map_err(|error| unreadable(row, column, Box::new(error)))
 }

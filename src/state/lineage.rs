@@ -4,13 +4,13 @@
 
 use lookback_protocol::position::{Epoch, StreamSeq};
 use lookback_protocol::start::OutputRule;
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
 use super::error::{During, StateError};
 use super::ledger::word_of;
+use super::meta::unreadable;
 
 /// A run of events applied under the same epoch, filter and engine digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ pub(super) fn read(connection: &Connection) -> Result<Vec<Segment>, StateError> 
 }
 
 const SELECT: &str = "SELECT lineage.id, lineage.epoch, lineage.start, lineage.last, filter,
-  engine_digest, dropped, iif(read_from IS NULL, NULL, ledger.start) AS suppress_below, outputs, target
+  engine_digest, dropped, ledger.start AS request_start, read_from, outputs, target
   FROM lineage LEFT JOIN ledger ON ledger.id = lineage.rewind";
 
 fn newest(transaction: &Transaction<'_>) -> Result<Option<(i64, Segment)>, StateError> {
@@ -138,16 +138,14 @@ fn end(transaction: &Transaction<'_>, id: i64, last: Option<StreamSeq>) -> Resul
 }
 
 fn segment(row: &Row<'_>) -> rusqlite::Result<Segment> {
-    let index = row.as_ref().column_index("filter")?;
-    let filter: String = row.get(index)?;
+    let filter: String = row.get("filter")?;
     let last: Option<u64> = row.get("last")?;
     Ok(Segment {
         epoch: Epoch(row.get("epoch")?),
         start: StreamSeq(row.get("start")?),
         last: last.map(StreamSeq),
-        filter: serde_json::from_str(&filter).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
-        })?,
+        filter: serde_json::from_str(&filter)
+            .map_err(|error| unreadable(row, "filter", Box::new(error)))?,
         engine_digest: row.get("engine_digest")?,
         dropped: row.get("dropped")?,
         output: rule(row)?,
@@ -159,10 +157,11 @@ fn rule(row: &Row<'_>) -> rusqlite::Result<OutputRule> {
     if outputs.is_none() {
         return Ok(OutputRule::default());
     }
-    let suppressed: Option<u64> = row.get("suppress_below")?;
-    Ok(OutputRule {
-        suppress_below: StreamSeq(suppressed.unwrap_or_default()),
-        outputs: word_of(row, "outputs")?,
-        target: StreamSeq(row.get("target")?),
-    })
+    let read_from: Option<u64> = row.get("read_from")?;
+    Ok(OutputRule::new(
+        StreamSeq(row.get("request_start")?),
+        read_from.map(StreamSeq),
+        word_of(row, "outputs")?,
+        StreamSeq(row.get("target")?),
+    ))
 }

@@ -31,6 +31,21 @@ pub enum Fate {
 }
 
 impl OutputRule {
+    /// The rule of a request that begins at `start` and, to make windows again, reads from `read_from` on.
+    #[must_use]
+    pub fn new(
+        start: StreamSeq,
+        read_from: Option<StreamSeq>,
+        outputs: Outputs,
+        target: StreamSeq,
+    ) -> Self {
+        Self {
+            suppress_below: read_from.map_or(StreamSeq(0), |_| start),
+            outputs,
+            target,
+        }
+    }
+
     /// What becomes of what the event `sequence` gives.
     #[must_use]
     pub fn fate(&self, sequence: StreamSeq) -> Fate {
