@@ -73,7 +73,10 @@ async fn with_holes() -> Result<Fixture> {
 }
 
 /// What the stream holds, message by message.
-async fn held(fixture: &Fixture) -> Result<BTreeMap<u64, (String, Timestamp)>> {
+/// What the stream holds: subject and time by sequence.
+type Held = BTreeMap<u64, (String, Timestamp)>;
+
+async fn held(fixture: &Fixture) -> Result<Held> {
     let stream = fixture.js.get_stream(STREAM).await?;
     let mut held = BTreeMap::new();
     for sequence in 1..=stream.cached_info().state.last_sequence {
@@ -85,7 +88,13 @@ async fn held(fixture: &Fixture) -> Result<BTreeMap<u64, (String, Timestamp)>> {
     Ok(held)
 }
 
-fn message(sequence: u64, held: &BTreeMap<u64, (String, Timestamp)>) -> Message {
+/// The sequences under a filter.
+fn under(held: &Held, is_under: fn(&str) -> bool) -> Vec<u64> {
+    let found = held.iter().filter(|(_, (subject, _))| is_under(subject));
+    found.map(|(sequence, _)| *sequence).collect()
+}
+
+fn message(sequence: u64, held: &Held) -> Message {
     Message {
         sequence: StreamSeq(sequence),
         published: held[&sequence].1,
@@ -132,11 +141,7 @@ async fn next_and_last_under_a_filter_are_those_of_the_stream() -> Result<()> {
     let held = held(&fixture).await?;
     for (filters, is_under) in CASES {
         let survey = survey(&fixture, filters);
-        let under: Vec<u64> = held
-            .iter()
-            .filter(|(_, (subject, _))| is_under(subject))
-            .map(|(sequence, _)| *sequence)
-            .collect();
+        let under = under(&held, is_under);
         for from in 0..=42 {
             let expected = under.iter().find(|&&sequence| sequence >= from);
             let expected = expected.map(|&sequence| message(sequence, &held));
@@ -218,11 +223,7 @@ async fn a_count_is_exact_for_every_range_under_every_filter() -> Result<()> {
     let held = held(&fixture).await?;
     for (filters, is_under) in CASES {
         let survey = survey(&fixture, filters);
-        let under: Vec<u64> = held
-            .iter()
-            .filter(|(_, (subject, _))| is_under(subject))
-            .map(|(sequence, _)| *sequence)
-            .collect();
+        let under = under(&held, is_under);
         let ends = [under[0], under[under.len() / 2], under[under.len() - 1]];
         for through in ends {
             for from in [0, 1, 3, 5, 9, 10, 20, 22, 25, 38, 39, 41] {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
-use lookback_dev::support::eventually;
+use lookback::state::FileDigest;
+use lookback_dev::support::{TcpProxy, eventually};
 use lookback_protocol::consumer::ConsumerMetadata;
 use lookback_protocol::position::{Epoch, StreamSeq};
 use lookback_protocol::replay::record::{ReplayPhase, Windows};
@@ -151,6 +152,26 @@ async fn r07_a_volume_lost_before_the_request_was_applied_to_it_gets_it_then() -
     Ok(())
 }
 
+/// The worker stands still behind its first reset in `id`, and dies there with its volume.
+async fn lost_while_catching_up(stand: &Stand, proxy: &TcpProxy, id: &str) -> Result<()> {
+    frozen(proxy).await?;
+    begun(stand, id, ReplayPhase::CatchingUp).await?;
+    stand.kubelet.route(None).await;
+    stand.kubelet.lose_volume().await?;
+    proxy.cut();
+    Ok(())
+}
+
+/// `id` alone moved the file, in epoch 3, to the windows there were, and no alert is stored twice.
+async fn made_good(stand: &Stand, whole: &FileDigest, id: &str) -> Result<()> {
+    stand.caught_up().await?;
+    let digest = stand.digest().await?;
+    assert_eq!(in_ledger(&digest), [(id, 3)]);
+    assert_eq!(digest.state_digest, whole.state_digest);
+    assert_eq!(stand.stored_alerts().await?.len(), 1);
+    Ok(())
+}
+
 #[tokio::test]
 async fn r07_a_volume_lost_while_it_catches_up_goes_on_by_on_loss() -> Result<()> {
     let stand = applied(&[ALARM, STEP, STEP]).await?;
@@ -159,17 +180,9 @@ async fn r07_a_volume_lost_while_it_catches_up_goes_on_by_on_loss() -> Result<()
     let mut spec = with_replay(&stand, again());
     spec["state"]["onLoss"] = json!("RebuildWindows");
     stand.apply(&spec).await?;
-    frozen(&proxy).await?;
-    begun(&stand, "again", ReplayPhase::CatchingUp).await?;
-    stand.kubelet.route(None).await;
-    stand.kubelet.lose_volume().await?;
-    proxy.cut();
+    lost_while_catching_up(&stand, &proxy, "again").await?;
     completed(&stand, "loss-2").await?;
-    stand.caught_up().await?;
-    let digest = stand.digest().await?;
-    assert_eq!(in_ledger(&digest), [("loss-2", 3)]);
-    assert_eq!(digest.state_digest, whole.state_digest);
-    assert_eq!(stand.stored_alerts().await?.len(), 1);
+    made_good(&stand, &whole, "loss-2").await?;
     let history = stand.status().await?.replay_history;
     let first = history.iter().find(|one| one.id.as_str() == "again");
     assert_eq!(first.map(|one| one.phase), Some(ReplayPhase::Superseded));
@@ -185,17 +198,9 @@ async fn r07_a_volume_lost_again_while_its_windows_are_made_is_another_loss() ->
     spec["state"]["onLoss"] = json!("RebuildWindows");
     stand.apply(&spec).await?;
     stand.kubelet.lose_volume().await?;
-    frozen(&proxy).await?;
-    begun(&stand, "loss-1", ReplayPhase::CatchingUp).await?;
-    stand.kubelet.route(None).await;
-    stand.kubelet.lose_volume().await?;
-    proxy.cut();
+    lost_while_catching_up(&stand, &proxy, "loss-1").await?;
     completed(&stand, "loss-2").await?;
-    stand.caught_up().await?;
-    let digest = stand.digest().await?;
-    assert_eq!(in_ledger(&digest), [("loss-2", 3)]);
-    assert_eq!(digest.state_digest, whole.state_digest);
-    assert_eq!(stand.stored_alerts().await?.len(), 1);
+    made_good(&stand, &whole, "loss-2").await?;
     Ok(())
 }
 
@@ -205,20 +210,12 @@ async fn r07_a_volume_lost_while_it_catches_up_goes_on_when_a_person_begins_anew
     let whole = stand.digest().await?;
     let proxy = stopped_at(&stand, "$JS.API.CONSUMER.RESET").await?;
     ask(&stand, again()).await?;
-    frozen(&proxy).await?;
-    begun(&stand, "again", ReplayPhase::CatchingUp).await?;
-    stand.kubelet.route(None).await;
-    stand.kubelet.lose_volume().await?;
-    proxy.cut();
+    lost_while_catching_up(&stand, &proxy, "again").await?;
     stand.condition("Stalled", "True", "StateLost").await?;
     let block = json!({"id": "anew", "fromSequence": 1, "statePolicy": "Clear"});
     ask(&stand, block).await?;
     completed(&stand, "anew").await?;
-    stand.caught_up().await?;
-    let digest = stand.digest().await?;
-    assert_eq!(in_ledger(&digest), [("anew", 3)]);
-    assert_eq!(digest.state_digest, whole.state_digest);
-    assert_eq!(stand.stored_alerts().await?.len(), 1);
+    made_good(&stand, &whole, "anew").await?;
     Ok(())
 }
 

@@ -139,7 +139,7 @@ impl Schedule {
         let steps = self.rng.between(10, 60);
         case.care().await?;
         for _ in 0..steps {
-            let step = self.choose();
+            let step = self.rng.weighted(&self.weights);
             case.world.note(|| format!("-- {step:?}"));
             self.take(step, case).await?;
             let pause = *self.rng.pick(&[0, 0, 1, 5, 30, 200]);
@@ -147,18 +147,6 @@ impl Schedule {
             case.care().await?;
         }
         case.finish().await
-    }
-
-    fn choose(&mut self) -> Step {
-        let total = self.weights.iter().map(|(_, weight)| weight).sum();
-        let mut at = self.rng.below(total);
-        for (step, weight) in &self.weights {
-            match at.checked_sub(*weight) {
-                None => return *step,
-                Some(rest) => at = rest,
-            }
-        }
-        Step::Publish
     }
 
     async fn take(&mut self, step: Step, case: &mut Case) -> Result<(), String> {

@@ -155,7 +155,7 @@ impl Schedule {
             cluster.go_on_for(Duration::from_secs(3)).await?;
         }
         for _ in 0..self.rng.between(20, 80) {
-            let step = self.choose();
+            let step = self.rng.weighted(&self.weights);
             cluster.case.world.note(|| format!("-- {step:?}"));
             self.take(step, cluster).await?;
             sleep(Duration::from_millis(
@@ -165,18 +165,6 @@ impl Schedule {
             cluster.tick().await?;
         }
         cluster.finish(&self.lost).await
-    }
-
-    fn choose(&mut self) -> Step {
-        let total = self.weights.iter().map(|(_, weight)| weight).sum();
-        let mut at = self.rng.below(total);
-        for (step, weight) in &self.weights {
-            match at.checked_sub(*weight) {
-                None => return *step,
-                Some(rest) => at = rest,
-            }
-        }
-        Step::Publish
     }
 
     async fn take(&mut self, step: Step, cluster: &mut Cluster) -> Result<(), String> {

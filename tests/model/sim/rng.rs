@@ -37,6 +37,19 @@ impl Rng {
         &from[usize::try_from(index).expect("an index of a slice")]
     }
 
+    /// One of `from`, each as often as its weight says.
+    pub(crate) fn weighted<T: Copy>(&mut self, from: &[(T, u64)]) -> T {
+        let total = from.iter().map(|(_, weight)| weight).sum();
+        let mut at = self.below(total);
+        for (item, weight) in from {
+            match at.checked_sub(*weight) {
+                None => return *item,
+                Some(rest) => at = rest,
+            }
+        }
+        from[0].0
+    }
+
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = usize::try_from(self.below(last as u64 + 1)).expect("an index of a slice");

@@ -14,6 +14,13 @@ use crate::replay::machine::{
 use crate::replay::record::{Plan, Record, ReplayPhase, Windows};
 use crate::replay::request::{ReplayRequest, ReplayStart, StatePolicy};
 
+/// What bounds every replay here in time.
+pub(super) const LIMITS: Limits = Limits {
+    min_interval: SignedDuration::from_secs(60),
+    step_timeout: SignedDuration::from_mins(30),
+    keep_consumers: SignedDuration::from_hours(24),
+};
+
 /// A pipeline in epoch 3, and what a decision about it would see.
 pub(super) struct Stage {
     pub(super) now: Timestamp,
@@ -107,11 +114,7 @@ impl Stage {
     pub(super) fn decide(&self) -> Decision {
         decide(&Facts {
             now: self.now,
-            limits: Limits {
-                min_interval: SignedDuration::from_secs(60),
-                step_timeout: SignedDuration::from_mins(30),
-                keep_consumers: SignedDuration::from_hours(24),
-            },
+            limits: LIMITS,
             key: &self.key,
             wanted: self.wanted.as_ref(),
             written: &self.written,

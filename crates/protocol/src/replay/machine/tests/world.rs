@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::fixture::{checkpoint, plan, request, running};
+use super::fixture::{LIMITS, checkpoint, plan, request, running};
 use crate::checkpoint::{AppliedRequest, Checkpoint, Phase, RequestOutcome, RequestProgress};
 use crate::config::{Cursor, Rewind};
 use crate::consumer::ConsumerMetadata;
@@ -15,8 +15,8 @@ use crate::names::PipelineKey;
 use crate::position::{Epoch, StreamSeq};
 use crate::replay::ledger::{Ledgers, NatsLedgers, is_applied};
 use crate::replay::machine::{
-    Asks, Check, Claim, CursorView, Decision, Effect, Facts, Limits, Planned, Step, Workers,
-    Written, asks, decide,
+    Asks, Check, Claim, CursorView, Decision, Effect, Facts, Planned, Step, Workers, Written, asks,
+    decide,
 };
 use crate::replay::record::ReplayPhase;
 use crate::replay::request::{ReplayRequest, RequestId};
@@ -156,11 +156,7 @@ impl World {
         let consumer = record.and_then(|record| self.consumers.get(&record.epoch?));
         decide(&Facts {
             now: self.now,
-            limits: Limits {
-                min_interval: SignedDuration::from_secs(60),
-                step_timeout: SignedDuration::from_mins(30),
-                keep_consumers: SignedDuration::from_hours(24),
-            },
+            limits: LIMITS,
             key: &self.key,
             wanted: self.wanted.as_ref(),
             written: &self.written,
