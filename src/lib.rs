@@ -20,7 +20,7 @@
 //! - [`state`]: the worker's SQLite file: windows and position in one transaction.
 //! - [`nats`]: the adapters that speak JetStream, with what each guarantees.
 //! - [`runtime`]: telemetry, metrics, admin HTTP and shutdown of both programs.
-//! - [`cli`]: the command line.
+//! - [`cli`]: the command line; [`ctl`]: that of the plugin, `kubectl lookback`.
 //!
 //! Two crates beside this one are pure by their Cargo.toml, with no client, database, runtime or
 //! clock: `lookback-protocol` (everything that two programs or two versions read, and the decisions
@@ -58,6 +58,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod ctl;
 pub mod nats;
 pub mod operator;
 pub mod runtime;

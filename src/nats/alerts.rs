@@ -1,6 +1,12 @@
 //! Alerts: one JSON record a subject, `alert.<state>.<id>`. See [`super::outbox`] for what a create
 //! guarantees.
 
+mod follow;
+mod store;
+
+pub use follow::{Begin, Heard, Live, Subscription};
+pub use store::{AlertStore, StepError, Stepped, StoredAlert, anywhere};
+
 use bytes::Bytes;
 use lookback_protocol::alert::AlertRecord;
 use lookback_protocol::names::PipelineKey;

@@ -11,11 +11,13 @@
 //!   [`AuditRecord::is_same_claim`] recognises it.
 
 use bytes::Bytes;
-use lookback_protocol::audit::AuditRecord;
+use jiff::Timestamp;
+use lookback_protocol::audit::{AuditKind, AuditRecord};
 use lookback_protocol::names::{AUDIT_STREAM, PipelineKey};
 
 use super::api::unavailable;
 use super::connect::Nats;
+use super::entries::{Cursor, Page, ReadError};
 use super::outbox::expecting;
 use crate::worker::ports::Unavailable;
 
@@ -58,7 +60,7 @@ pub enum AuditError {
 #[must_use]
 pub fn subject(record: &AuditRecord) -> String {
     let key: &PipelineKey = &record.owner.pipeline;
-    key.audit_subject(record.kind, &record.request_id)
+    key.audit_subject(record.act.kind(), &record.act.key())
 }
 
 /// Claims the act of `record` by storing it.
@@ -102,4 +104,37 @@ pub async fn read(nats: &Nats, subject: &str) -> Result<Option<AuditRecord>, Aud
             source,
         }),
     }
+}
+
+/// Records an act that is not raced for: one's own earlier try of it counts as done.
+///
+/// # Errors
+/// [`AuditError`]; it may stand there or not, and can be tried again.
+pub async fn record(nats: &Nats, record: &AuditRecord) -> Result<(), AuditError> {
+    todo!("ops: {nats:?} {record:?}")
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredRecord {
+    /// Its sequence in the audit stream.
+    pub sequence: u64,
+    /// When the server stored it.
+    pub stored: Timestamp,
+    /// The record.
+    pub record: AuditRecord,
+}
+
+/// What was done to `key`, of one kind or of any, the oldest first.
+///
+/// # Errors
+/// [`ReadError`].
+pub async fn page(
+    nats: &Nats,
+    key: &PipelineKey,
+    kind: Option<AuditKind>,
+    from: Cursor,
+    limit: usize,
+) -> Result<Page<StoredRecord>, ReadError> {
+    todo!("ops: {nats:?} {key} {kind:?} {from:?} {limit}")
 }

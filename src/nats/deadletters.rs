@@ -9,6 +9,7 @@
 //! [`RAW`]. Either all parts are stored or none.
 
 mod parts;
+mod store;
 
 use async_nats::header::{NATS_BATCH_COMMIT, NATS_BATCH_ID, NATS_BATCH_SEQUENCE};
 use bytes::Bytes;
@@ -25,6 +26,9 @@ use tokio::sync::Semaphore;
 
 pub use self::parts::RAW;
 use self::parts::{Part, parts};
+pub use self::store::{
+    DeadLetterStore, Histogram, LetterAsk, LetterError, LetterHead, Redriven, Selector,
+};
 use super::api::{ApiError, StoredMessage};
 use super::connect::Nats;
 use super::outbox::Place;

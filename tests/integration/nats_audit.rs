@@ -9,7 +9,7 @@ use lookback::nats::desired::DesiredStream;
 use lookback::nats::ensure::Ensured;
 use lookback::nats::streams;
 use lookback_dev::support::{NatsCluster, TcpProxy, eventually};
-use lookback_protocol::audit::{AuditKind, AuditRecord, VERSION};
+use lookback_protocol::audit::{Act, AuditRecord, ReplayClaim, VERSION};
 use lookback_protocol::names::Owner;
 use lookback_protocol::position::Epoch;
 use lookback_protocol::replay::request::RequestId;
@@ -20,15 +20,16 @@ use crate::nats_fixture::{Fixture, SOON, connect, key};
 fn record(id: &str, by: &str) -> Result<AuditRecord> {
     Ok(AuditRecord {
         v: VERSION,
-        kind: AuditKind::Replay,
+        act: Act::Replay(ReplayClaim {
+            request_id: RequestId::new(id)?,
+            fingerprint: "h-0123456789ab".to_owned(),
+            epoch: Epoch(2),
+            plan_hash: "5f0c".to_owned(),
+        }),
         owner: Owner {
             cluster: "cluster".to_owned(),
             pipeline: key(),
         },
-        request_id: RequestId::new(id)?,
-        fingerprint: "h-0123456789ab".to_owned(),
-        epoch: Epoch(2),
-        plan_hash: "5f0c".to_owned(),
         by: by.to_owned(),
         time: Timestamp::UNIX_EPOCH,
         details: json!({}),
@@ -64,7 +65,10 @@ async fn a_second_claim_finds_the_first() -> Result<()> {
     let fixture = audit().await?;
     audit::claim(&fixture.nats, &record("a", "one")?).await?;
     let mut other = record("a", "two")?;
-    other.epoch = Epoch(3);
+    let Act::Replay(claim) = &mut other.act else {
+        anyhow::bail!("{other:?} is no claim");
+    };
+    claim.epoch = Epoch(3);
     let first = found(audit::claim(&fixture.nats, &other).await?)?;
     assert_eq!(first, record("a", "one")?);
     assert!(!other.is_same_claim(&first));

@@ -64,6 +64,7 @@ fn alert(id: &str) -> AlertRecord {
         data: Value::Null,
         metadata: BTreeMap::new(),
         history: Vec::new(),
+        earlier: 0,
         op_id: "1".to_owned(),
         prev_seq: 0,
         pipeline: key(),

@@ -16,6 +16,13 @@ use crate::version;
 pub const VERSION: u32 = 1;
 /// The state in which alerts are created.
 pub const NEW: &str = "new";
+/// The state of alerts that are done with. Only the id is kept there, so that it stays known; the
+/// record stands in the audit.
+pub const ARCHIVED: &str = "archived";
+/// Entries of a history that a record holds; older ones stand in the audit.
+pub const MAX_HISTORY: usize = 64;
+/// Header of a tombstone: the state that the alert went to.
+pub const MOVED_TO: &str = "Lookback-Moved-To";
 /// Event data beyond this many bytes is left out of a record, which says so in its metadata.
 pub const MAX_DATA_BYTES: usize = 64 * 1024;
 
@@ -43,8 +50,11 @@ pub struct AlertRecord {
     pub data: serde_json::Value,
     /// Free for people and programs.
     pub metadata: BTreeMap<String, String>,
-    /// What happened to it, oldest first.
+    /// What happened to it, oldest first; the last [`MAX_HISTORY`] steps.
     pub history: Vec<HistoryEntry>,
+    /// How many steps came before those.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub earlier: u64,
     /// The write that made this version.
     pub op_id: String,
     /// The sequence of the version before it; 0 for the first.
@@ -139,4 +149,15 @@ pub struct HistoryEntry {
     pub to: String,
     /// Who did it.
     pub by: String,
+    /// Why, in their words; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The sequence of the version that this step was taken from; 0 for the first. So the sequence of
+    /// each step but the last stands in the one after it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prev_seq: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -32,8 +32,29 @@ pub const PARTS: &str = "Lookback-Parts";
 /// Original headers above this many bytes go into a part of their own: all headers of a message share
 /// 64 KiB, and base64 makes them a third larger.
 pub const MAX_INLINE_HEADERS: usize = 40 * 1024;
+/// Header of a letter that a person moved: who.
+pub const BY: &str = "Lookback-By";
+/// Header of a letter that a person moved: why.
+pub const NOTE: &str = "Lookback-Note";
+/// Header of a letter that a person moved: the id of the operation.
+pub const OP_ID: &str = "Lookback-Op-Id";
+/// Header of a redriven event: the dead letter that it was.
+pub const REDRIVE_OF: &str = "Lookback-Redrive-Of";
+/// Header of a redriven event and of its letters: how often it was sent again.
+pub const REDRIVES: &str = "Lookback-Redrives";
+/// Header of a letter that is being redriven: the last sequence of the source stream before its event
+/// was sent.
+pub const REDRIVE_AFTER: &str = "Lookback-Redrive-After";
 /// The state in which dead letters are created.
 pub const PARKED: &str = "parked";
+/// The state of a letter whose event is being sent once more.
+pub const REDRIVING: &str = "redriving";
+/// The state of a letter whose event was sent once more.
+pub const REDRIVEN: &str = "redriven";
+/// The state of a letter whose event will not be applied.
+pub const DISCARDED: &str = "discarded";
+/// Every state.
+pub const STATES: [&str; 4] = [PARKED, REDRIVING, REDRIVEN, DISCARDED];
 
 /// Why an event was parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

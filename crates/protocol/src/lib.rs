@@ -10,6 +10,7 @@
 //! - [`consumer`]: the metadata that stands on the consumer of one epoch.
 //! - [`termination`]: how a worker says why it stopped, and the exit codes.
 //! - [`alert`], [`deadletter`]: what is stored for people.
+//! - [`workflow`]: the states of alerts and the steps between them.
 //! - [`audit`]: what was done once and by whom.
 //! - [`continuity`]: proof that no delivery went to someone who lost it.
 //! - [`replay`]: requests to move the cursor: identity, plan, state machine, ledgers.
@@ -31,3 +32,4 @@ pub mod replay;
 pub mod start;
 pub mod termination;
 mod version;
+pub mod workflow;

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditKind;
 use crate::position::Epoch;
-use crate::replay::request::RequestId;
 
 /// The KV bucket with checkpoints, one per NATS account.
 pub const STATE_BUCKET: &str = "LOOKBACK_STATE";
@@ -155,12 +154,53 @@ impl PipelineKey {
         format!("$KV.{STATE_BUCKET}.{}", self.checkpoint_key(partition))
     }
 
-    /// Where the act of `kind` with this id is recorded.
+    /// Where an alert marks that it left `state`, for as long as its tombstone there lives; `*` stands
+    /// for any. So tombstones can be told from alerts without reading either.
     #[must_use]
-    pub fn audit_subject(&self, kind: AuditKind, id: &RequestId) -> String {
+    pub fn alert_left_subject(&self, state: &str, id: &str) -> String {
+        format!(
+            "lookback.v1.{}.{}.alert.left.{state}.{id}",
+            self.namespace, self.name
+        )
+    }
+
+    /// As [`Self::alert_left_subject`], for dead letters.
+    #[must_use]
+    pub fn dead_letter_left_subject(&self, state: &str, id: &str) -> String {
+        format!(
+            "lookback.v1.{}.{}.dlq.left.{state}.{id}",
+            self.namespace, self.name
+        )
+    }
+
+    /// Where the server publishes again what is stored under [`Self::alert_subject`], for whoever
+    /// listens at that moment.
+    #[must_use]
+    pub fn alert_event_subject(&self, state: &str, id: &str) -> String {
+        format!(
+            "lookback.v1ev.{}.{}.alert.{state}.{id}",
+            self.namespace, self.name
+        )
+    }
+
+    /// The key in [`STATE_BUCKET`] of the workflow of this pipeline's alerts.
+    #[must_use]
+    pub fn definition_key(&self) -> String {
+        format!("{}.{}.def", self.namespace, self.name)
+    }
+
+    /// The subject behind [`Self::definition_key`].
+    #[must_use]
+    pub fn definition_subject(&self) -> String {
+        format!("$KV.{STATE_BUCKET}.{}", self.definition_key())
+    }
+
+    /// Where the act of `kind` with this key is recorded; `*` stands for any key.
+    #[must_use]
+    pub fn audit_subject(&self, kind: AuditKind, key: &str) -> String {
         let kind = kind.as_str();
         format!(
-            "lookback.audit.{}.{}.{kind}.{id}",
+            "lookback.audit.{}.{}.{kind}.{key}",
             self.namespace, self.name
         )
     }
@@ -239,10 +279,7 @@ mod tests {
             "$KV.LOOKBACK_STATE.prod.edr.ckpt.0"
         );
         assert_eq!(
-            key.audit_subject(
-                AuditKind::Replay,
-                &RequestId::new("h-0123456789ab").unwrap()
-            ),
+            key.audit_subject(AuditKind::Replay, "h-0123456789ab"),
             "lookback.audit.prod.edr.replay.h-0123456789ab"
         );
     }

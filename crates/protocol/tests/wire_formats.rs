@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use lookback_protocol::alert::{
     self, AlertRecord, EventRef, HistoryEntry, ReplayMark, RuleKind, RuleRef, Window,
 };
-use lookback_protocol::audit::{self, AuditKind, AuditRecord};
+use lookback_protocol::audit::{self, Act, AuditRecord, ReplayClaim};
 use lookback_protocol::checkpoint::{
     self, AppliedRequest, Checkpoint, Counters, Gap, Hold, HoldReason, Phase, RequestOutcome,
     RequestProgress,
@@ -392,7 +392,10 @@ fn correlation_alert() -> AlertRecord {
             from: None,
             to: alert::NEW.to_owned(),
             by: "worker/edr-0".to_owned(),
+            reason: String::new(),
+            prev_seq: 0,
         }],
+        earlier: 0,
         op_id: "NALWT6VCLWV6SU6LYVNMPAL6JE".to_owned(),
         prev_seq: 0,
         pipeline: pipeline(),
@@ -424,15 +427,20 @@ fn detection_alert() -> AlertRecord {
     alert
 }
 
-fn audit_record() -> AuditRecord {
-    AuditRecord {
-        v: audit::VERSION,
-        kind: AuditKind::Replay,
-        owner: owner(),
+fn replay_claim() -> ReplayClaim {
+    ReplayClaim {
         request_id: RequestId::new("h-0123456789ab").unwrap(),
         fingerprint: "h-0123456789ab".to_owned(),
         epoch: Epoch(4),
         plan_hash: "5f0c".to_owned(),
+    }
+}
+
+fn audit_record() -> AuditRecord {
+    AuditRecord {
+        v: audit::VERSION,
+        act: Act::Replay(replay_claim()),
+        owner: owner(),
         by: "operator/lookback-7d9f".to_owned(),
         time: time("2026-02-03T04:05:08.000000001Z"),
         details: json!({"start": 4711}),
@@ -528,29 +536,33 @@ fn a_claim_is_the_same_whoever_wrote_it_and_whenever() {
 fn a_claim_of_anything_else_is_another() {
     let mut owner = owner();
     owner.cluster = "other".to_owned();
-    let others = [
-        AuditRecord {
-            owner,
-            ..audit_record()
-        },
-        AuditRecord {
+    let claims = [
+        ReplayClaim {
             request_id: RequestId::new("other").unwrap(),
-            ..audit_record()
+            ..replay_claim()
         },
-        AuditRecord {
+        ReplayClaim {
             fingerprint: "h-ba9876543210".to_owned(),
-            ..audit_record()
+            ..replay_claim()
         },
-        AuditRecord {
+        ReplayClaim {
             epoch: Epoch(5),
-            ..audit_record()
+            ..replay_claim()
         },
-        AuditRecord {
+        ReplayClaim {
             plan_hash: "5f0d".to_owned(),
-            ..audit_record()
+            ..replay_claim()
         },
     ];
-    for other in others {
+    let others = claims.into_iter().map(|claim| AuditRecord {
+        act: Act::Replay(claim),
+        ..audit_record()
+    });
+    let of_another = AuditRecord {
+        owner,
+        ..audit_record()
+    };
+    for other in others.chain([of_another]) {
         assert!(!audit_record().is_same_claim(&other), "{other:?}");
     }
 }

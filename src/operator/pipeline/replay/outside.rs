@@ -1,7 +1,7 @@
 //! The ports over the API server and JetStream.
 
 use jiff::Timestamp;
-use lookback_protocol::audit::{self as protocol, AuditKind, AuditRecord};
+use lookback_protocol::audit::{self as protocol, Act, AuditRecord, ReplayClaim};
 use lookback_protocol::names::Owner;
 use lookback_protocol::position::Epoch;
 use lookback_protocol::replay::machine::{Workers, Written};
@@ -196,12 +196,13 @@ impl Outside<'_> {
         );
         AuditRecord {
             v: protocol::VERSION,
-            kind: AuditKind::Replay,
+            act: Act::Replay(ReplayClaim {
+                request_id: claim.id.clone(),
+                fingerprint: claim.fingerprint.clone(),
+                epoch: claim.epoch,
+                plan_hash: claim.plan_hash.clone(),
+            }),
             owner: self.owner.clone(),
-            request_id: claim.id.clone(),
-            fingerprint: claim.fingerprint.clone(),
-            epoch: claim.epoch,
-            plan_hash: claim.plan_hash.clone(),
             by: self.context.reporter.instance().to_owned(),
             time: Timestamp::now(),
             details,

@@ -1,7 +1,7 @@
 //! One decision: what is found beyond what every reconcile reads, and what the protocol says to it.
 
 use jiff::Timestamp;
-use lookback_protocol::audit::{AuditKind, AuditRecord};
+use lookback_protocol::audit::{Act, AuditKind, AuditRecord, ReplayClaim};
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::replay::ledger::{Ledgers, NatsLedgers, Standing};
 use lookback_protocol::replay::machine::{self, Asks, Claim, Decision, Facts};
@@ -165,7 +165,7 @@ async fn ask_again(record: &Record, found: &Found) -> Checked {
 enum Claimed {
     Unknown,
     Free,
-    By(Box<AuditRecord>),
+    By(Owner, ReplayClaim),
 }
 
 async fn claimed(
@@ -178,9 +178,15 @@ async fn claimed(
     let (Some(request), Some(nats)) = (request, &found.nats) else {
         return Claimed::Unknown;
     };
-    let subject = key.audit_subject(AuditKind::Replay, &request.id);
+    let subject = key.audit_subject(AuditKind::Replay, request.id.as_str());
     match audit::read(nats, &subject).await {
-        Ok(Some(record)) => Claimed::By(Box::new(record)),
+        Ok(Some(AuditRecord {
+            act: Act::Replay(claim),
+            owner,
+            ..
+        })) => Claimed::By(owner, claim),
+        // Only replays are recorded under this kind.
+        Ok(Some(_)) => Claimed::Unknown,
         Ok(None) => Claimed::Free,
         Err(error) if is_without_stream(&error) => Claimed::Free,
         Err(_) => Claimed::Unknown,
@@ -200,9 +206,9 @@ fn claim<'a>(claimed: &'a Claimed, open: Option<&Record>, owner: &Owner) -> Clai
     match claimed {
         Claimed::Unknown => Claim::Unknown,
         Claimed::Free => Claim::Free,
-        Claimed::By(record) => {
+        Claimed::By(claimant, record) => {
             let ours = open.is_some_and(|open| {
-                record.owner == *owner
+                claimant == owner
                     && record.request_id == open.request.id
                     && record.fingerprint == open.request.fingerprint
                     && Some(record.epoch) == open.epoch

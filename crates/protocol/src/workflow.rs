@@ -1,0 +1,184 @@
+//! The workflow of a pipeline's alerts: which states there are and which steps lead from one to the
+//! next. A workflow is parsed once into [`Workflow`]; the store takes every step through
+//! [`Workflow::step`], so no program can take one that the definition does not have.
+//!
+//! Every alert begins in [`NEW`] and every alert can be archived; both stand in no definition. Cycles
+//! are allowed.
+
+pub mod guard;
+mod step;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[cfg(doc)]
+use crate::alert::ARCHIVED;
+use crate::alert::NEW;
+use crate::names::Owner;
+use crate::version;
+
+pub use self::guard::{Guard, GuardError};
+pub use self::step::{Ask, Refusal, Step, To};
+
+/// The version of [`Definition`] written by this build.
+pub const VERSION: u32 = 1;
+/// States of a workflow at most, [`NEW`] among them.
+pub const MAX_STATES: usize = 32;
+/// Transitions of a workflow at most.
+pub const MAX_TRANSITIONS: usize = 64;
+/// Characters of a state's or transition's name at most.
+pub const MAX_NAME: usize = 40;
+/// Characters of a guard at most.
+pub const MAX_GUARD: usize = 1024;
+
+/// A workflow as people write it, not checked yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkflowSpec {
+    /// The states beside `new` and `archived`, in the order in which they are shown.
+    #[schemars(
+        length(max = 30),
+        inner(length(max = 40), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))
+    )]
+    pub states: Vec<String>,
+    /// The steps.
+    #[schemars(length(min = 1, max = 64))]
+    pub transitions: Vec<TransitionSpec>,
+}
+
+/// A step as people write it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransitionSpec {
+    /// Its name, once in the workflow.
+    #[schemars(length(max = 40), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub id: String,
+    /// The states it may be taken from.
+    #[schemars(length(min = 1, max = 32), inner(length(max = 40)))]
+    pub from: Vec<String>,
+    /// The state it leads to.
+    #[schemars(length(max = 40))]
+    pub to: String,
+    /// A CEL expression over `alert`, `by` and `reason` that must be true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub guard: Option<String>,
+}
+
+impl Default for WorkflowSpec {
+    /// new -> triage -> escalated | closed, escalated -> closed, closed -> triage.
+    fn default() -> Self {
+        let step = |id: &str, from: &[&str], to: &str| TransitionSpec {
+            id: id.to_owned(),
+            from: from.iter().map(|&state| state.to_owned()).collect(),
+            to: to.to_owned(),
+            guard: None,
+        };
+        Self {
+            states: ["triage", "escalated", "closed"]
+                .map(str::to_owned)
+                .to_vec(),
+            transitions: vec![
+                step("triage", &[NEW], "triage"),
+                step("escalate", &["triage"], "escalated"),
+                step("close", &["triage", "escalated"], "closed"),
+                step("reopen", &["closed"], "triage"),
+            ],
+        }
+    }
+}
+
+/// The workflow as it stands in NATS under [`crate::names::PipelineKey::definition_key`], for everyone
+/// who moves alerts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Definition {
+    /// Format version, [`VERSION`]; another one is not read.
+    #[serde(deserialize_with = "version::exactly::<VERSION, _>")]
+    pub v: u32,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub owner: Owner,
+    /// The state in which every alert begins.
+    pub initial: String,
+    /// The workflow.
+    #[serde(flatten)]
+    pub workflow: WorkflowSpec,
+}
+
+/// A workflow that can be followed: names are subject tokens, every state can be reached, and guards
+/// are CEL.
+#[derive(Clone, Debug)]
+pub struct Workflow {
+    spec: WorkflowSpec,
+    /// In the order of `spec.transitions`.
+    guards: Vec<Option<Guard>>,
+}
+
+/// A step of a [`Workflow`].
+#[derive(Clone, Copy, Debug)]
+pub struct Transition<'a> {
+    /// As it was written.
+    pub spec: &'a TransitionSpec,
+    /// Its guard, compiled.
+    pub guard: Option<&'a Guard>,
+}
+
+/// Why a workflow cannot be followed; every fault is named, not only the first.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Fault {
+    /// See the message.
+    #[error(
+        "{what} {name:?} must match ^[a-z]([-a-z0-9]*[a-z0-9])?$ and have at most {MAX_NAME} characters"
+    )]
+    Name {
+        /// `state` or `transition`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    // flow: the other faults (duplicate state or id, reserved state new/archived/left, unknown from/to,
+    // unreachable state, too many, bad guard) come here.
+}
+
+impl Workflow {
+    /// Checks a workflow.
+    ///
+    /// # Errors
+    /// Every [`Fault`] there is.
+    pub fn new(spec: WorkflowSpec) -> Result<Self, Vec<Fault>> {
+        todo!("flow: {spec:?}")
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn spec(&self) -> &WorkflowSpec {
+        &self.spec
+    }
+
+    /// `new`, then the states of the definition, then `archived`.
+    pub fn states(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(NEW)
+            .chain(self.spec.states.iter().map(String::as_str))
+            .chain(std::iter::once(crate::alert::ARCHIVED))
+    }
+
+    /// The steps that lead from `state`, guards unasked.
+    pub fn from_state<'a>(&'a self, state: &'a str) -> impl Iterator<Item = Transition<'a>> {
+        self.spec
+            .transitions
+            .iter()
+            .zip(&self.guards)
+            .filter(move |(spec, _)| spec.from.iter().any(|from| from == state))
+            .map(|(spec, guard)| Transition {
+                spec,
+                guard: guard.as_ref(),
+            })
+    }
+}
+
+impl Default for Workflow {
+    fn default() -> Self {
+        Self::new(WorkflowSpec::default()).expect("the default workflow is sound; a test says so")
+    }
+}

@@ -1,0 +1,107 @@
+//! `kubectl lookback`: what people do with pipelines, from outside the cluster and with their own
+//! rights. It reads the DetectionPipeline from the API server, finds NATS through it, and uses the same
+//! adapters as worker and operator. Only what prints an answer may print.
+//!
+//! # Layout
+//! - [`context`]: the API server, the pipelines a verb is about, and the way to their NATS.
+//! - [`output`]: tables, JSON and YAML.
+//! - one file a verb.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is where a program answers its caller"
+)]
+
+pub mod context;
+pub mod output;
+
+mod alerts;
+mod audit;
+mod dlq;
+mod replay;
+mod report;
+mod rules;
+mod state;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::context::{Context, Target};
+use self::output::Format;
+
+/// Look after Lookback's detection pipelines
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-lookback", bin_name = "kubectl lookback", version)]
+pub struct Cli {
+    #[command(flatten)]
+    target: Target,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One pipeline on one screen
+    Status(status::Args),
+    /// Alerts: list, show, move, watch, count
+    #[command(subcommand)]
+    Alerts(alerts::Command),
+    /// Dead letters: list, show, redrive, discard
+    #[command(subcommand)]
+    Dlq(dlq::Command),
+    /// Replays: plan, approve, history
+    #[command(subcommand)]
+    Replay(replay::Command),
+    /// Sigma rules without a cluster: lint, explain, test
+    #[command(subcommand)]
+    Rules(rules::Command),
+    /// The state of a pipeline's worker
+    #[command(subcommand)]
+    State(state::Command),
+    /// What was done to a pipeline and by whom
+    Audit(audit::Args),
+    /// Collect what a bug report needs, without secrets
+    Report(report::Args),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Cli {
+    /// Runs the verb. Exit codes: 0 done, 1 failed, 2 wrong usage.
+    pub async fn run(self) -> ExitCode {
+        let Self {
+            target,
+            output,
+            command,
+        } = self;
+        let context = Context::new(target);
+        let result: anyhow::Result<()> = match command {
+            Command::Status(args) => status::run(args, &context, output).await,
+            Command::Alerts(command) => alerts::run(command, &context, output).await,
+            Command::Dlq(command) => dlq::run(command, &context, output).await,
+            Command::Replay(command) => replay::run(command, &context, output).await,
+            Command::Rules(command) => rules::run(command, output),
+            Command::State(command) => state::run(command, &context, output).await,
+            Command::Audit(args) => audit::run(args, &context, output).await,
+            Command::Report(args) => report::run(args, &context).await,
+            Command::Completions { shell } => {
+                todo!("ctl: {shell}")
+            }
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("kubectl lookback: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! `kubectl lookback report`.
+
+use super::context::Context;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The pipeline; may be left out when the namespace has only one
+    pipeline: Option<String>,
+}
+
+pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    let _ = context;
+    todo!("{args:?}")
+}
