@@ -151,6 +151,11 @@ impl StoredMessage {
             payload: message.payload.clone(),
         })
     }
+
+    /// Whether it says that a key of a bucket was deleted, and holds no value.
+    pub(super) fn is_marker(&self) -> bool {
+        matches!(self.header("KV-Operation"), Some("DEL" | "PURGE"))
+    }
 }
 
 /// The headers in which a server says where a message stands, and what comes before and after it.
@@ -162,6 +167,12 @@ const PLACE: [&str; 6] = [
     "Nats-Num-Pending",
     "Nats-Last-Sequence",
 ];
+
+/// Text as a header may hold it: on one line, without what a client panics on.
+pub(super) fn header_text(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(plain).collect()
+}
 
 pub(super) fn unavailable(
     operation: &'static str,
