@@ -1,6 +1,6 @@
 //! The end of a pipeline with `deletionPolicy: Delete`: first the workers, so that nothing writes any
-//! more, then the consumers of all epochs, streams and checkpoint, each only if its metadata says that it is ours. The
-//! volume goes with the StatefulSet (`volumes`).
+//! more, then the consumers of all epochs, streams, workflow and checkpoint, each only if it says that it
+//! is ours. The volume goes with the StatefulSet (`volumes`).
 //!
 //! A NATS that does not answer must not keep a namespace from going: after the deadline the finalizer
 //! goes anyway, and an Event names what is left.
@@ -20,7 +20,7 @@ use lookback_protocol::position::Epoch;
 use crate::api::DetectionPipeline;
 use crate::nats::connect::Nats;
 use crate::nats::ensure::{Deleted, ObjectError};
-use crate::nats::{checkpoint, consumers, streams};
+use crate::nats::{checkpoint, consumers, definition, streams};
 use crate::operator::controller::Context;
 use crate::operator::lease::NotLeader;
 use crate::operator::pipeline::build::PARTITION;
@@ -180,6 +180,10 @@ async fn jetstream(
         if let Some(left) = left(streams::delete(nats, &stream, &name).await) {
             return Ok(Some(left));
         }
+    }
+    lead(key, context)?;
+    if let Some(left) = left(definition::delete(nats, &owner).await) {
+        return Ok(Some(left));
     }
     lead(key, context)?;
     Ok(left(checkpoint::delete(nats, &owner, PARTITION).await))
