@@ -33,6 +33,7 @@ mod stand_works;
 mod store_alerts;
 mod store_fixture;
 mod store_moves;
+mod store_streams;
 mod worker;
 mod worker_delivery;
 mod worker_events;
