@@ -35,6 +35,7 @@ mod store_fixture;
 mod store_knobs;
 mod store_moves;
 mod store_streams;
+mod store_workflow;
 mod worker;
 mod worker_delivery;
 mod worker_events;

@@ -169,8 +169,7 @@ pub(crate) async fn create_streams(nats: &Nats, key: &PipelineKey, copies: Copie
     let (bytes, age) = (Some(1 << 30), Some(Duration::from_secs(30 * 86_400)));
     let alerts = DesiredStream::alerts(key, bytes, age, copies, owner.to_string());
     let (name, subjects) = (key.dead_letters_stream(), key.dead_letter_subjects());
-    let dead_letters =
-        DesiredStream::store(name, subjects, bytes, age, copies, owner.to_string());
+    let dead_letters = DesiredStream::store(name, subjects, bytes, age, copies, owner.to_string());
     for stream in [alerts, dead_letters] {
         streams::ensure(nats, &stream).await?;
     }
