@@ -204,6 +204,7 @@ async fn s37_silence_is_an_error_and_neither_absence_nor_an_empty_list() -> Resu
     let store = AlertStore::new(nats.clone(), owner());
     proxy.freeze();
     let begun = Instant::now();
+    let ask = to("triage");
     let (get, find, list, counts, workflow, archived, any, step) = futures::join!(
         store.get(&alert.id),
         store.find(&alert.id[..8]),
@@ -212,7 +213,7 @@ async fn s37_silence_is_an_error_and_neither_absence_nor_an_empty_list() -> Resu
         store.workflow(),
         store.archived(&alert.id),
         anywhere(&nats, &alert.id),
-        store.step(&alert.id, None, &to("triage")),
+        store.step(&alert.id, None, &ask),
     );
     assert!(silent(&get), "{get:?}");
     assert!(silent(&find), "{find:?}");
