@@ -295,7 +295,10 @@ async fn settle(fixture: &StoreFixture, scene: &Scene, taken: &[Taken]) -> Resul
     let consumers = stream.info().await?.state.consumer_count;
     ensure!(consumers == 0, "readers left {consumers} consumers");
     let messages = raw(&fixture.js, &name).await?;
-    let subjects: HashSet<_> = messages.iter().map(|message| message.subject.as_str()).collect();
+    let subjects: HashSet<_> = messages
+        .iter()
+        .map(|message| message.subject.as_str())
+        .collect();
     let standing = standing(&messages)?;
     let found: BTreeSet<_> = standing.keys().collect();
     ensure!(
@@ -311,11 +314,7 @@ async fn settle(fixture: &StoreFixture, scene: &Scene, taken: &[Taken]) -> Resul
         let state = state_of(held)?;
         *by_state.entry(state).or_default() += 1;
         let record = match state {
-            ARCHIVED => audit
-                .archived
-                .get(id)
-                .context("it is not in the audit")?
-                .clone(),
+            ARCHIVED => archived(held, id, &audit)?.clone(),
             _ => serde_json::from_slice(&held.body)?,
         };
         let steps: Vec<_> = taken.iter().filter(|step| step.alert == alert).collect();
@@ -361,7 +360,9 @@ struct Audit {
 }
 
 fn archived<'a>(stub: &Raw, id: &str, audit: &'a Audit) -> Result<&'a AlertRecord> {
-    let from = stub.header(PREV_SEQ).context("a stub without its version")?;
+    let from = stub
+        .header(PREV_SEQ)
+        .context("a stub without its version")?;
     let found = audit.archived.get(&(id.to_owned(), from.parse()?));
     found.context("it is not in the audit")
 }
@@ -379,9 +380,9 @@ fn audited(messages: &[Raw]) -> Result<Audit> {
                 past.insert(step.number, step.entry);
             }
             Act::Archive(archived) => {
-                audit
-                    .archived
-                    .insert(archived.alert.id.clone(), *archived.alert);
+                let AlertRecord { id, prev_seq, .. } = archived.alert.as_ref();
+                let key = (id.clone(), *prev_seq);
+                audit.archived.insert(key, *archived.alert);
             }
             other => bail!("{other:?} in the audit"),
         }

@@ -349,7 +349,9 @@ impl Raw {
     /// The first value of a header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.headers.lines().filter_map(|line| line.split_once(':'));
-        lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
+        lines
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.trim())
     }
 }
 
