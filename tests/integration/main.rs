@@ -16,6 +16,7 @@ mod operator_pipeline;
 mod operator_role;
 mod operator_story;
 mod operator_suspend;
+mod operator_workflow;
 mod process_fixture;
 mod replay_back;
 mod replay_crash;
