@@ -13,7 +13,7 @@ use crate::nats::outbox::expecting;
 
 /// How much longer a mark stays than its tombstone. A tombstone without its mark would be counted as
 /// an entry, and copies do not let go of them in the same instant.
-const MARK_LONGER: Duration = Duration::from_secs(60);
+const MARK_LONGER: Duration = Duration::from_secs(5);
 
 /// One message of the new version of an entry.
 #[derive(Debug)]
