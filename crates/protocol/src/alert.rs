@@ -19,10 +19,19 @@ pub const NEW: &str = "new";
 /// The state of alerts that are done with. Only the id is kept there, so that it stays known; the
 /// record stands in the audit.
 pub const ARCHIVED: &str = "archived";
+/// Where marks of what left a state stand beside the states, so that no state may be called so.
+pub const LEFT: &str = "left";
 /// Entries of a history that a record holds; older ones stand in the audit.
 pub const MAX_HISTORY: usize = 64;
 /// Header of a tombstone: the state that the alert went to.
 pub const MOVED_TO: &str = "Lookback-Moved-To";
+/// Header of an archived alert, which has no body: who archived it.
+pub const BY: &str = "Lookback-By";
+/// Header of an archived alert: the id of the write that archived it.
+pub const OP_ID: &str = "Lookback-Op-Id";
+/// Header of an archived alert: the sequence of the version before. It tells which record in the audit
+/// is the one that was archived, because one that could not be archived may stand there as well.
+pub const PREV_SEQ: &str = "Lookback-Prev-Seq";
 /// Event data beyond this many bytes is left out of a record, which says so in its metadata.
 pub const MAX_DATA_BYTES: usize = 64 * 1024;
 
