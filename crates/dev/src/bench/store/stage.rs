@@ -43,12 +43,12 @@ pub(super) struct Stage {
 }
 
 impl Servers {
-    pub(super) async fn one() -> Result<Self> {
-        Ok(Self::One(NatsServer::start().await?))
-    }
-
-    pub(super) async fn three() -> Result<Self> {
-        Ok(Self::Three(NatsCluster::start().await?))
+    /// Streams will have so many copies: one, or three.
+    pub(super) async fn start(copies: u8) -> Result<Self> {
+        Ok(match copies {
+            1 => Self::One(NatsServer::start().await?),
+            _ => Self::Three(NatsCluster::start().await?),
+        })
     }
 
     fn urls(&self) -> Vec<String> {
