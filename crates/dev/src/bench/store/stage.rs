@@ -29,7 +29,7 @@ const AT_ONCE: usize = 256;
 
 /// A single server, or three of a cluster. They run as long as this lives.
 pub(super) enum Servers {
-    One(NatsServer),
+    One(Box<NatsServer>),
     Three(NatsCluster),
 }
 
@@ -46,7 +46,7 @@ impl Servers {
     /// Streams will have so many copies: one, or three.
     pub(super) async fn start(copies: u8) -> Result<Self> {
         Ok(match copies {
-            1 => Self::One(NatsServer::start().await?),
+            1 => Self::One(Box::new(NatsServer::start().await?)),
             _ => Self::Three(NatsCluster::start().await?),
         })
     }
