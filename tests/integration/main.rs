@@ -39,6 +39,7 @@ mod store_moves;
 mod store_reads;
 mod store_redriven;
 mod store_streams;
+mod store_users;
 mod store_workflow;
 mod worker;
 mod worker_delivery;

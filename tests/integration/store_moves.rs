@@ -386,21 +386,36 @@ async fn exact_after_moves(copies: Copies, seed: u64) -> Result<()> {
         move_some(&mover, &mut model, &mut dice).await?;
     }
     let stream = key().alerts_stream();
-    eventually(Duration::from_secs(30), "what moves left has expired", async || {
-        let counts = readers[0].counts().await?;
-        let exact = counts == model_counts(&model);
-        // Copies of a stream do not let go of a message in the same instant.
-        ensure!(exact || copies == Copies::Three, "{counts:?} is not {:?}", model_counts(&model));
-        let messages = raw(&fixture.js, &stream).await?;
-        ensure!(standing(&messages)?.len() == model.len(), "some do not stand once");
-        let short = |ttl: &str| ttl.parse().is_ok_and(|ttl: u64| ttl <= 2 * SHORT.as_secs());
-        let left = messages.iter().filter(|it| it.header("Nats-TTL").is_some_and(short));
-        ensure!(left.count() == 0 && exact, "some have not expired");
-        Ok(())
-    })
+    eventually(
+        Duration::from_secs(30),
+        "what moves left has expired",
+        async || {
+            let counts = readers[0].counts().await?;
+            let exact = counts == model_counts(&model);
+            // Copies of a stream do not let go of a message in the same instant.
+            ensure!(
+                exact || copies == Copies::Three,
+                "{counts:?} is not {:?}",
+                model_counts(&model)
+            );
+            let messages = raw(&fixture.js, &stream).await?;
+            ensure!(
+                standing(&messages)?.len() == model.len(),
+                "some do not stand once"
+            );
+            let short = |ttl: &str| ttl.parse().is_ok_and(|ttl: u64| ttl <= 2 * SHORT.as_secs());
+            let left = messages
+                .iter()
+                .filter(|it| it.header("Nats-TTL").is_some_and(short));
+            ensure!(left.count() == 0 && exact, "some have not expired");
+            Ok(())
+        },
+    )
     .await?;
     for reader in &readers {
-        same_as(&model, reader).await.context("after tombstones have expired")?;
+        same_as(&model, reader)
+            .await
+            .context("after tombstones have expired")?;
     }
     Ok(())
 }
@@ -421,7 +436,9 @@ async fn move_some(
             ways => to(ways[dice.pick(ways.len())]),
         };
         let stepped = mover.step(id, None, &step).await?;
-        let state = STATES.into_iter().find(|state| *state == stepped.alert.state);
+        let state = STATES
+            .into_iter()
+            .find(|state| *state == stepped.alert.state);
         model.insert(id.clone(), state.context("an unknown state")?);
     }
     Ok(())
