@@ -40,6 +40,7 @@ mod store_moves;
 mod store_reads;
 mod store_redriven;
 mod store_streams;
+mod store_users;
 mod store_workflow;
 mod worker;
 mod worker_delivery;
