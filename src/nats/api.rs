@@ -117,6 +117,11 @@ impl StoredMessage {
             .find(|(key, _)| *key == name)
             .map(|(_, value)| value.trim())
     }
+
+    /// Whether it says that a key of a bucket was deleted, and holds no value.
+    pub(super) fn is_marker(&self) -> bool {
+        matches!(self.header("KV-Operation"), Some("DEL" | "PURGE"))
+    }
 }
 
 pub(super) fn unavailable(
