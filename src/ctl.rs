@@ -24,12 +24,15 @@ mod rules;
 mod state;
 mod status;
 
+use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Target};
 use self::output::Format;
+use crate::runtime::telemetry::chain;
 
 /// Look after Lookback's detection pipelines
 #[derive(Debug, Parser)]
@@ -93,15 +96,34 @@ impl Cli {
             Command::Audit(args) => audit::run(args, &context, output).await,
             Command::Report(args) => report::run(args, &context).await,
             Command::Completions { shell } => {
-                todo!("ctl: {shell}")
+                let mut command = Self::command();
+                let name = command.get_name().to_owned();
+                clap_complete::generate(shell, &mut command, name, &mut io::stdout());
+                Ok(())
             }
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("kubectl lookback: {error:#}");
-                ExitCode::FAILURE
+                eprintln!("error: {}", output::plain(&chain(error.as_ref())));
+                match error.is::<Usage>() {
+                    true => ExitCode::from(2),
+                    false => ExitCode::FAILURE,
+                }
             }
         }
     }
 }
+
+/// The arguments cannot be meant: exit code 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}

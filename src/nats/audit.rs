@@ -1,4 +1,5 @@
-//! The audit: what was done once, one record a subject, and so also the claim to do it.
+//! The audit: what was done once, one record a subject, and so also the claim to do it. Whatever is not
+//! raced for is only recorded.
 //!
 //! What it guarantees:
 //! - Of all who claim a subject, ever, one gets it: each write expects an empty subject, and the stream
@@ -15,9 +16,9 @@ use jiff::Timestamp;
 use lookback_protocol::audit::{AuditKind, AuditRecord};
 use lookback_protocol::names::{AUDIT_STREAM, PipelineKey};
 
-use super::api::unavailable;
+use super::api::{Code, StoredMessage, unavailable};
 use super::connect::Nats;
-use super::entries::{Cursor, Page, ReadError};
+use super::entries::{Cursor, MAX_PAGE, Page, ReadError};
 use super::outbox::expecting;
 use crate::worker::ports::Unavailable;
 
@@ -44,6 +45,18 @@ pub enum AuditError {
         /// Why.
         #[source]
         source: serde_json::Error,
+    },
+    /// Another act stands under this key.
+    #[error(
+        "audit record {subject} records another act already, by {by} at {time}; nothing is overwritten"
+    )]
+    Taken {
+        /// Its subject.
+        subject: String,
+        /// Whose act stands there.
+        by: String,
+        /// When that was written.
+        time: Timestamp,
     },
     /// Ours cannot be written as JSON.
     #[error("audit record {subject} cannot be written")]
@@ -109,9 +122,18 @@ pub async fn read(nats: &Nats, subject: &str) -> Result<Option<AuditRecord>, Aud
 /// Records an act that is not raced for: one's own earlier try of it counts as done.
 ///
 /// # Errors
-/// [`AuditError`]; it may stand there or not, and can be tried again.
+/// [`AuditError`]; unless it is [`AuditError::Taken`], the act may stand there or not, and can be
+/// recorded again.
 pub async fn record(nats: &Nats, record: &AuditRecord) -> Result<(), AuditError> {
-    todo!("ops: {nats:?} {record:?}")
+    match claim(nats, record).await? {
+        Claim::Taken => Ok(()),
+        Claim::Found(found) if found.is_same_claim(record) => Ok(()),
+        Claim::Found(found) => Err(AuditError::Taken {
+            subject: subject(record),
+            by: found.by,
+            time: found.time,
+        }),
+    }
 }
 
 /// A record as it was read.
@@ -119,16 +141,20 @@ pub async fn record(nats: &Nats, record: &AuditRecord) -> Result<(), AuditError>
 pub struct StoredRecord {
     /// Its sequence in the audit stream.
     pub sequence: u64,
+    /// Its subject.
+    pub subject: String,
     /// When the server stored it.
     pub stored: Timestamp,
-    /// The record.
-    pub record: AuditRecord,
+    /// The record, or why this version cannot read it.
+    pub record: Result<AuditRecord, String>,
 }
 
-/// What was done to `key`, of one kind or of any, the oldest first.
+/// What was done to `key`, of one kind or of any, the oldest first; nothing when there is no audit yet.
+/// Every record is in it that was acknowledged before the page was asked for. `limit` is between 1 and
+/// [`MAX_PAGE`].
 ///
 /// # Errors
-/// [`ReadError`].
+/// [`ReadError`]: no answer. A record that cannot be read is none, it is a line of the page.
 pub async fn page(
     nats: &Nats,
     key: &PipelineKey,
@@ -136,5 +162,42 @@ pub async fn page(
     from: Cursor,
     limit: usize,
 ) -> Result<Page<StoredRecord>, ReadError> {
-    todo!("ops: {nats:?} {key} {kind:?} {from:?} {limit}")
+    let subjects = match kind {
+        Some(kind) => key.audit_subject(kind, "*"),
+        None => key.every_audit_subject(),
+    };
+    let mut items = Vec::new();
+    let mut next = from.0.max(1);
+    while items.len() < limit.clamp(1, MAX_PAGE) {
+        let found = match nats.next_of_subject(AUDIT_STREAM, next, &subjects).await {
+            Ok(found) => found,
+            Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
+            Err(source) => {
+                return Err(ReadError::Api {
+                    operation: "list",
+                    object: format!("the audit of {key}"),
+                    source,
+                });
+            }
+        };
+        let Some(message) = found else {
+            return Ok(Page { items, next: None });
+        };
+        next = message.sequence + 1;
+        items.push(stored(message));
+    }
+    Ok(Page {
+        items,
+        next: Some(Cursor(next)),
+    })
+}
+
+fn stored(message: StoredMessage) -> StoredRecord {
+    let record = serde_json::from_slice(&message.payload);
+    StoredRecord {
+        sequence: message.sequence,
+        subject: message.subject,
+        stored: message.time,
+        record: record.map_err(|error| error.to_string()),
+    }
 }

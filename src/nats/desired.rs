@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lookback_protocol::consumer::OWNER_KEY;
-use lookback_protocol::names::{AUDIT_STREAM, AUDIT_SUBJECTS, STATE_BUCKET, STATE_STREAM};
+use lookback_protocol::names::{
+    AUDIT_STREAM, AUDIT_SUBJECTS, PipelineKey, STATE_BUCKET, STATE_STREAM,
+};
 use serde_json::{Map, Value, json};
 
 /// The server's default. Nothing here is published with a message id.
@@ -55,13 +57,44 @@ pub struct DesiredStream {
     pub write_once: bool,
     /// Whether its messages, all or those of a subject, are safe from deletion.
     pub deny_purge: bool,
+    /// What is published again once it is stored, if anything.
+    pub republish: Option<Republish>,
     /// Ours; must hold the owner under [`OWNER_KEY`]. Keys of others are left alone.
     pub metadata: BTreeMap<String, String>,
     /// Another owner, who is gone, and whose object becomes ours in place.
     pub adopt: Option<String>,
 }
 
+/// What a server publishes again once it is stored, to whoever listens at that moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Republish {
+    /// Under which subjects it was stored.
+    pub source: String,
+    /// Where to; `{{wildcard(n)}}` stands for the token under the nth `*` of the source.
+    pub destination: String,
+}
+
 impl DesiredStream {
+    /// The stream of a pipeline's alerts, as [`Self::store`]; each of them is published again. A mark
+    /// that an alert left a state is not: its subject is one token longer.
+    #[must_use]
+    pub fn alerts(
+        key: &PipelineKey,
+        max_bytes: Option<u64>,
+        max_age: Option<Duration>,
+        replicas: u8,
+        owner: String,
+    ) -> Self {
+        let (name, subjects) = (key.alerts_stream(), key.alert_subjects());
+        Self {
+            republish: Some(Republish {
+                source: key.alert_subject("*", "*"),
+                destination: key.alert_event_subject("{{wildcard(1)}}", "{{wildcard(2)}}"),
+            }),
+            ..Self::store(name, subjects, max_bytes, max_age, replicas, owner)
+        }
+    }
+
     /// A stream of alerts or dead letters: one message a subject, moves by atomic batch, full is full.
     #[must_use]
     pub fn store(
@@ -86,6 +119,7 @@ impl DesiredStream {
             deny_delete: true,
             write_once: false,
             deny_purge: false,
+            republish: None,
             metadata: BTreeMap::from([(OWNER_KEY.to_owned(), owner)]),
             adopt: None,
         }
@@ -167,6 +201,14 @@ impl DesiredStream {
         ];
         for (flag, _) in flags.iter().filter(|(_, wanted)| *wanted) {
             config.insert((*flag).to_owned(), Value::Bool(true));
+        }
+        if let Some(Republish {
+            source,
+            destination,
+        }) = &self.republish
+        {
+            let republish = json!({"src": source, "dest": destination, "headers_only": false});
+            config.insert("republish".to_owned(), republish);
         }
         config
     }
@@ -332,7 +374,7 @@ fn holds(desired: &Value, observed: Option<&Value>) -> bool {
     match (desired, observed) {
         (Value::Object(ours), Some(theirs)) => ours
             .iter()
-            .all(|(key, value)| theirs.get(key) == Some(value)),
+            .all(|(key, value)| holds(value, theirs.get(key))),
         (Value::Null, Some(observed)) => is_zero(observed),
         (_, Some(observed)) => desired == observed,
         (_, None) => is_zero(desired),
@@ -379,9 +421,8 @@ mod tests {
     use super::*;
 
     fn stream() -> DesiredStream {
-        DesiredStream::store(
-            "LB_prod_edr_ALERTS".to_owned(),
-            "lookback.v1.prod.edr.alert.>".to_owned(),
+        DesiredStream::alerts(
+            &PipelineKey::new("prod", "edr").unwrap(),
             Some(1 << 20),
             Some(Duration::from_secs(86_400)),
             1,
@@ -449,6 +490,24 @@ mod tests {
         observed.remove("allow_atomic");
         let fields = vec!["allow_atomic".to_owned()];
         assert_eq!(desired.drift(&observed), Drift::Update { fields });
+    }
+
+    #[test]
+    fn alerts_that_are_not_published_again_or_only_in_part_are_drift() {
+        let desired = stream();
+        let fields = vec!["republish".to_owned()];
+        let drifted = Drift::Update { fields };
+        let mut observed = created(&desired.config());
+        observed["republish"]["headers_only"] = json!(true);
+        assert_eq!(desired.drift(&observed), drifted);
+        observed.remove("republish");
+        assert_eq!(desired.drift(&observed), drifted);
+        let echoed = json!({
+            "src": "lookback.v1.prod.edr.alert.*.*",
+            "dest": "lookback.v1ev.prod.edr.alert.{{wildcard(1)}}.{{wildcard(2)}}",
+        });
+        let observed = with(observed, "republish", echoed);
+        assert_eq!(desired.drift(&observed), Drift::None);
     }
 
     #[test]

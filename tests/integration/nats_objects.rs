@@ -18,9 +18,8 @@ use lookback_protocol::position::{Epoch, StreamSeq};
 use crate::nats_fixture::{CONSUMER, Fixture, OWNER, STREAM, desired_consumer, key};
 
 fn alerts() -> DesiredStream {
-    DesiredStream::store(
-        key().alerts_stream(),
-        key().alert_subjects(),
+    DesiredStream::alerts(
+        &key(),
         Some(1 << 24),
         Some(Duration::from_secs(30 * 86_400)),
         1,

@@ -24,17 +24,14 @@ use crate::nats_fixture::{Fixture, OWNER, STREAM, connect, delivery, key, positi
 const ID: &str = "NALWT6VCLWV6SU6LYVNMPAL6JE";
 const LETTER: &str = "0-7-e590fdd3";
 
-fn store(name: String, subjects: String, max_bytes: Option<u64>, replicas: u8) -> DesiredStream {
-    DesiredStream::store(name, subjects, max_bytes, None, replicas, OWNER.to_owned())
-}
-
 async fn create_stores(nats: &Nats, max_bytes: Option<u64>, replicas: u8) -> Result<()> {
-    let stores = [
-        (key().alerts_stream(), key().alert_subjects()),
-        (key().dead_letters_stream(), key().dead_letter_subjects()),
-    ];
-    for (name, subjects) in stores {
-        streams::ensure(nats, &store(name, subjects, max_bytes, replicas)).await?;
+    let (letters, subjects) = (key().dead_letters_stream(), key().dead_letter_subjects());
+    let owner = OWNER.to_owned();
+    for desired in [
+        DesiredStream::alerts(&key(), max_bytes, None, replicas, owner.clone()),
+        DesiredStream::store(letters, subjects, max_bytes, None, replicas, owner),
+    ] {
+        streams::ensure(nats, &desired).await?;
     }
     Ok(())
 }
@@ -46,7 +43,7 @@ async fn stores(settings: Settings) -> Result<(Fixture, JetStreamOutbox)> {
     Ok((fixture, outbox))
 }
 
-fn alert(id: &str) -> AlertRecord {
+pub(crate) fn alert(id: &str) -> AlertRecord {
     AlertRecord {
         v: VERSION,
         id: id.to_owned(),

@@ -64,13 +64,12 @@ impl Stage {
         let fixture = Fixture::bare().await?;
         fixture.create_events_stream().await?;
         consumers::ensure(&fixture.nats, &desired_consumer()).await?;
-        let own = |name, subjects| {
-            DesiredStream::store(name, subjects, Some(1 << 26), None, 1, OWNER.to_owned())
-        };
+        let (letters, subjects) = (key().dead_letters_stream(), key().dead_letter_subjects());
+        let (room, owner) = (Some(1 << 26), OWNER.to_owned());
         for desired in [
             DesiredStream::state_bucket(1),
-            own(key().alerts_stream(), key().alert_subjects()),
-            own(key().dead_letters_stream(), key().dead_letter_subjects()),
+            DesiredStream::alerts(&key(), room, None, 1, owner.clone()),
+            DesiredStream::store(letters, subjects, room, None, 1, owner),
         ] {
             streams::ensure(&fixture.nats, &desired).await?;
         }

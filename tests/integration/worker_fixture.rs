@@ -222,16 +222,16 @@ impl Rig {
         alerts_max_bytes: u64,
         dead_letters_max_bytes: u64,
     ) -> Result<()> {
-        let store = |name, subjects, bytes| {
-            DesiredStream::store(name, subjects, Some(bytes), None, 1, OWNER.to_owned())
-        };
-        let key = key();
+        let (key, owner) = (key(), OWNER.to_owned());
         let desired = [
-            store(key.alerts_stream(), key.alert_subjects(), alerts_max_bytes),
-            store(
+            DesiredStream::alerts(&key, Some(alerts_max_bytes), None, 1, owner.clone()),
+            DesiredStream::store(
                 key.dead_letters_stream(),
                 key.dead_letter_subjects(),
-                dead_letters_max_bytes,
+                Some(dead_letters_max_bytes),
+                None,
+                1,
+                owner,
             ),
             DesiredStream::state_bucket(1),
         ];

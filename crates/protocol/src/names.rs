@@ -204,6 +204,12 @@ impl PipelineKey {
             self.namespace, self.name
         )
     }
+
+    /// Where all acts of this pipeline are recorded.
+    #[must_use]
+    pub fn every_audit_subject(&self) -> String {
+        format!("lookback.audit.{}.{}.*.*", self.namespace, self.name)
+    }
 }
 
 impl fmt::Display for PipelineKey {

@@ -96,14 +96,12 @@ impl Stage {
     pub(super) async fn pipeline(&self, round: usize) -> Result<Pipeline> {
         let config = self.config(round)?;
         let key = &config.owner.pipeline;
-        let store = |name, subjects| {
-            let owner = config.owner.to_string();
-            DesiredStream::store(name, subjects, None, None, 1, owner)
-        };
+        let owner = config.owner.to_string();
+        let (letters, subjects) = (key.dead_letters_stream(), key.dead_letter_subjects());
         for desired in [
             DesiredStream::state_bucket(1),
-            store(key.alerts_stream(), key.alert_subjects()),
-            store(key.dead_letters_stream(), key.dead_letter_subjects()),
+            DesiredStream::alerts(key, None, None, 1, owner.clone()),
+            DesiredStream::store(letters, subjects, None, None, 1, owner),
         ] {
             streams::ensure(&self.nats, &desired).await?;
         }

@@ -4,29 +4,33 @@ use lookback_protocol::names::Owner;
 
 use super::Streams;
 use crate::nats::desired::DesiredStream;
-use crate::operator::pipeline::validate::{ValidatedPipeline, ValidatedStore};
+use crate::operator::pipeline::validate::ValidatedPipeline;
 
 pub(super) fn build(pipeline: &ValidatedPipeline) -> Streams {
     let key = &pipeline.owner.pipeline;
-    let store = |name: String, subjects: String, store: &ValidatedStore| DesiredStream {
+    let ours = |stream: DesiredStream| DesiredStream {
         adopt: pipeline.adopt.as_ref().map(Owner::to_string),
-        ..DesiredStream::store(
-            name,
-            subjects,
-            Some(store.max_bytes),
-            Some(store.max_age),
-            store.replicas,
-            pipeline.owner.to_string(),
-        )
+        ..stream
     };
+    let owner = pipeline.owner.to_string();
+    let (alerts, letters) = (&pipeline.alerts, &pipeline.dead_letters);
     Streams {
         state_bucket: DesiredStream::state_bucket(pipeline.bucket_replicas),
         audit: DesiredStream::audit(pipeline.bucket_replicas),
-        alerts: store(key.alerts_stream(), key.alert_subjects(), &pipeline.alerts),
-        dead_letters: store(
+        alerts: ours(DesiredStream::alerts(
+            key,
+            Some(alerts.max_bytes),
+            Some(alerts.max_age),
+            alerts.replicas,
+            owner.clone(),
+        )),
+        dead_letters: ours(DesiredStream::store(
             key.dead_letters_stream(),
             key.dead_letter_subjects(),
-            &pipeline.dead_letters,
-        ),
+            Some(letters.max_bytes),
+            Some(letters.max_age),
+            letters.replicas,
+            owner,
+        )),
     }
 }
