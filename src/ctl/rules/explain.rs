@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::files::{self, Paths};
 use super::settings::Settings;
-use crate::ctl::output::{Answer, Format, Style, print};
+use crate::ctl::output::{Answer, Format, Paint, Style, plain, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -65,36 +65,42 @@ pub(super) fn is_called(rule: &RuleRef, wanted: &str) -> bool {
 }
 
 impl Answer for Explained {
-    fn table(&self, out: &mut dyn Write, _style: Style) -> io::Result<()> {
+    fn table(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
         for (at, rule) in self.rules.iter().enumerate() {
             if at > 0 {
                 writeln!(out)?;
             }
-            say(out, rule, &self.settings)?;
+            say(out, style, rule, &self.settings)?;
         }
         if !self.problems.is_empty() {
             writeln!(out, "\ncannot be used:")?;
         }
         for problem in &self.problems {
-            writeln!(out, "  {problem}")?;
+            writeln!(out, "  {}", plain(&problem.to_string()))?;
         }
         Ok(())
     }
 }
 
-fn say(out: &mut dyn Write, it: &Explanation, settings: &CorrelationConfig) -> io::Result<()> {
+fn say(
+    out: &mut dyn Write,
+    style: Style,
+    it: &Explanation,
+    settings: &CorrelationConfig,
+) -> io::Result<()> {
     let kind = match it.rule.kind {
         RuleKind::Detection => "detection",
         RuleKind::Correlation => "correlation",
     };
     let level = it.rule.level.as_deref().unwrap_or("no level");
-    writeln!(out, "{} ({kind}, {level})", it.rule.title)?;
+    let title = style.paint(Paint::Strong, &it.rule.title);
+    writeln!(out, "{title} ({kind}, {level})")?;
     let origin = if it.has_own_id {
         ""
     } else {
         " (made from the rule's logic: the rule has none)"
     };
-    writeln!(out, "  id: {}{origin}", it.rule.id)?;
+    writeln!(out, "  id: {}{origin}", plain(&it.rule.id))?;
     writeln!(out, "  from: {}, document {}", it.file, it.document)?;
     match &it.needs {
         Needs::Detection(needs) => say_detection(out, needs, it.alerts),
@@ -116,15 +122,24 @@ fn say_detection(out: &mut dyn Write, needs: &DetectionNeeds, alerts: bool) -> i
         )?,
     }
     for (name, sentences) in &needs.selections {
-        writeln!(out, "  {name}:")?;
+        writeln!(out, "  {}:", plain(name))?;
         for sentence in sentences {
-            writeln!(out, "    {sentence}")?;
+            writeln!(out, "    {}", plain(sentence))?;
         }
     }
-    writeln!(out, "  matches when: {}", needs.conditions.join("; or "))?;
-    writeln!(out, "  looks at: {}", needs.fields.join(", "))?;
+    writeln!(
+        out,
+        "  matches when: {}",
+        plain(&needs.conditions.join("; or "))
+    )?;
+    writeln!(out, "  looks at: {}", plain(&needs.fields.join(", ")))?;
     for rule in &needs.feeds {
-        writeln!(out, "  is counted by: {} ({})", rule.title, rule.id)?;
+        writeln!(
+            out,
+            "  is counted by: {} ({})",
+            plain(&rule.title),
+            plain(&rule.id)
+        )?;
     }
     let gives = match (alerts, needs.feeds.is_empty()) {
         (true, true) => "an alert for each event that matches",
@@ -145,7 +160,7 @@ fn say_correlation(
     writeln!(out, "  type: {}", needs.r#type)?;
     for (reference, rules) in &needs.counts {
         let titles: Vec<_> = rules.iter().map(|rule| rule.title.as_str()).collect();
-        writeln!(out, "  counts: {} ({reference})", titles.join(", "))?;
+        writeln!(out, "  counts: {} ({reference})", plain(&titles.join(", ")))?;
     }
     let groups = if needs.group_by.is_empty() {
         "all events are one group".to_owned()

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::files::{self, Paths};
 use super::settings::Settings;
-use crate::ctl::output::{Answer, Format, Style, print};
+use crate::ctl::output::{Answer, Format, Paint, Style, plain, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -78,16 +78,17 @@ fn look(files: &[RuleFile], options: &EngineOptions, hints: bool) -> Lint {
 }
 
 impl Answer for Lint {
-    fn table(&self, out: &mut dyn Write, _style: Style) -> io::Result<()> {
+    fn table(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
         for problem in &self.problems {
-            writeln!(out, "unusable  {problem}")?;
+            let severity = style.paint(Paint::Bad, "unusable");
+            writeln!(out, "{severity}  {}", plain(&problem.to_string()))?;
         }
         for warning in &self.warnings {
             let severity = match warning.severity {
-                Severity::Warning => "warning",
-                Severity::Hint => "hint",
+                Severity::Warning => style.paint(Paint::Warn, "warning "),
+                Severity::Hint => style.paint(Paint::Faint, "hint    "),
             };
-            writeln!(out, "{severity:<8}  {}", sentence(warning))?;
+            writeln!(out, "{severity}  {}", plain(&sentence(warning)))?;
         }
         if !self.problems.is_empty() || !self.warnings.is_empty() {
             writeln!(out)?;

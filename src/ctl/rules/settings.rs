@@ -3,13 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use lookback_engine::EngineOptions;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::pipeline::{CorrelationSpec, Emit, LogSourceSpec, Refire, TimestampFallback};
 use crate::api::{DetectionPipeline, Duration};
+use crate::ctl::Usage;
 use crate::operator::pipeline::validate::engine_options;
 
 /// What decides alerts together with the rules.
@@ -78,10 +79,13 @@ impl Settings {
 
     /// The options to run rules with.
     pub(super) fn options_to_run(&self) -> Result<EngineOptions> {
-        ensure!(
-            self.has_logsource(),
-            "cannot run rules without a log source, because the rules of every product would run on these events: give --product, or --from-pipeline with a manifest"
-        );
+        if !self.has_logsource() {
+            return Err(Usage(
+                "cannot run rules without a log source, because those of every product would run on these events: give --product, or --from-pipeline with a manifest"
+                    .to_owned(),
+            )
+            .into());
+        }
         self.options()
     }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail, ensure};
-use indicatif::ProgressBar;
 use lookback_engine::{RuleProblem, RuleSet};
 use lookback_protocol::alert::{AlertRecord, RuleRef, Window};
 use lookback_protocol::ids::GroupField;
@@ -18,7 +17,7 @@ use super::events::Events;
 use super::expect::{self, Difference};
 use super::files::{self, Paths};
 use super::settings::Settings;
-use crate::ctl::output::{Format, print};
+use crate::ctl::output::{Format, print, progress};
 use crate::worker::trial::{Outcome, Refused, Trial};
 
 /// Events in a batch, as many as a worker commits at once.
@@ -195,7 +194,7 @@ impl Run {
 
     /// Gives events without a time, and bytes.
     fn through(&mut self, mut events: Events) -> Result<(u64, u64)> {
-        let bar = ProgressBar::new_spinner();
+        let bar = progress("applying events", None);
         loop {
             let batch = events.next(BATCH)?;
             if batch.is_empty() {
@@ -206,8 +205,7 @@ impl Run {
             self.engine += began.elapsed();
             self.events += batch.len() as u64;
             self.take(outcome);
-            bar.set_message(format!("{} events", self.events));
-            bar.tick();
+            bar.inc(batch.len() as u64);
         }
         bar.finish_and_clear();
         Ok((events.untimed, events.bytes))

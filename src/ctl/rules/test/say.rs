@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 
 use super::{Shown, Tested};
-use crate::ctl::output::{Answer, Style, Table};
+use crate::ctl::output::{Answer, Paint, Style, Table, plain};
 
 /// Rules that never fired shown by name at most.
 const SILENT: usize = 20;
 
 impl Answer for Tested {
-    fn table(&self, out: &mut dyn Write, _style: Style) -> io::Result<()> {
+    fn table(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
         let mut table = Table::new(["ALERTS", "MATCHES", "LEVEL", "RULE", "ID"]);
         for fired in &self.fired {
             table.row([
@@ -20,21 +20,21 @@ impl Answer for Tested {
                 fired.rule.id.clone(),
             ]);
         }
-        table.write(out)?;
-        self.alerts(out)?;
+        table.write(out, style)?;
+        self.alerts(out, style)?;
         self.silence(out)?;
         self.letters(out)?;
         self.totals(out)?;
-        self.expectation(out)
+        self.expectation(out, style)
     }
 }
 
 impl Tested {
-    fn alerts(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn alerts(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
         for fired in self.fired.iter().filter(|fired| !fired.first.is_empty()) {
-            writeln!(out, "\n{}", fired.rule.title)?;
+            writeln!(out, "\n{}", style.paint(Paint::Strong, &fired.rule.title))?;
             for alert in &fired.first {
-                writeln!(out, "  {}", sentence(alert))?;
+                writeln!(out, "  {}", plain(&sentence(alert)))?;
             }
             let more = fired.alerts - fired.first.len() as u64;
             if more > 0 {
@@ -50,7 +50,7 @@ impl Tested {
         }
         writeln!(out, "\n{} rules never matched:", self.silent.len())?;
         for rule in self.silent.iter().take(SILENT) {
-            writeln!(out, "  {} ({})", rule.title, rule.id)?;
+            writeln!(out, "  {} ({})", plain(&rule.title), plain(&rule.id))?;
         }
         let more = self.silent.len().saturating_sub(SILENT);
         if more > 0 {
@@ -71,7 +71,7 @@ impl Tested {
             writeln!(out, "  {reason}: {count}")?;
         }
         for letter in &self.dead_letters.first {
-            writeln!(out, "  line {}: {}", letter.line, letter.error)?;
+            writeln!(out, "  line {}: {}", letter.line, plain(&letter.error))?;
         }
         Ok(())
     }
@@ -98,12 +98,12 @@ impl Tested {
             self.late, self.future, self.without_time, self.groups
         )?;
         for problem in &self.problems {
-            writeln!(out, "cannot be used: {problem}")?;
+            writeln!(out, "cannot be used: {}", plain(&problem.to_string()))?;
         }
         writeln!(out, "engine digest {}", self.engine_digest)
     }
 
-    fn expectation(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn expectation(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
         let Some(differences) = &self.differences else {
             return Ok(());
         };
@@ -120,7 +120,7 @@ impl Tested {
                 it.id.clone(),
             ]);
         }
-        table.write(out)
+        table.write(out, style)
     }
 }
 
