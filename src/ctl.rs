@@ -23,6 +23,7 @@ mod report;
 mod rules;
 mod state;
 mod status;
+mod when;
 
 use std::fmt;
 use std::io;

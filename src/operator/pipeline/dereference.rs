@@ -17,10 +17,11 @@ use lookback_protocol::names::PipelineKey;
 use serde::de::DeserializeOwned;
 
 use crate::api::DetectionPipeline;
+use crate::api::pipeline::RulesSpec;
 use crate::nats::connect::Nats;
 use crate::operator::controller::Context;
 use crate::operator::pipeline::build::{self, PARTITION, names};
-use crate::operator::pipeline::facts::{Dereferenced, Running};
+use crate::operator::pipeline::facts::{ConfigMapFact, Dereferenced, NatsFacts, Running};
 use crate::operator::pipeline::owned_by;
 use crate::runtime::telemetry::chain;
 
@@ -143,6 +144,23 @@ pub async fn connect(
     };
     let connected = context.nats.get(&target).await;
     Ok(connected.map_err(|error| chain(error.as_ref())))
+}
+
+/// What NATS knows of a pipeline, over a connection that is there.
+pub async fn ask_nats(nats: &Nats, key: &PipelineKey, pipeline: &DetectionPipeline) -> NatsFacts {
+    nats::over(nats, key, pipeline).await
+}
+
+/// The ConfigMaps of `spec.rules`, in its order.
+///
+/// # Errors
+/// [`Error`] names the one that the API server did not say.
+pub async fn rules(
+    client: &Client,
+    namespace: &str,
+    spec: &RulesSpec,
+) -> Result<Vec<ConfigMapFact>, Error> {
+    rules::read(client, namespace, &spec.config_maps).await
 }
 
 /// The pipeline's pods, and whatever pod has the name of a worker's: it may be one whose labels somebody

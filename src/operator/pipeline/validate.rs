@@ -27,7 +27,7 @@ use crate::api::{self, Bytes, DetectionPipeline, DetectionPipelineSpec};
 
 use nats::Owners;
 
-pub use rules::{Chosen, Compiler, engine_options};
+pub use rules::{Chosen, Compiler, engine_options, files as rule_files};
 pub use spec::{needed_secrets, overlap};
 
 /// What validation found.

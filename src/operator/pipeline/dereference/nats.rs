@@ -41,9 +41,17 @@ pub(super) async fn read(
         Ok(nats) => nats,
         Err(error) => return (unconnected(&error), None),
     };
-    match ask(&nats, key, pipeline).await {
-        Ok(facts) => (NatsFacts::Reached(Box::new(facts)), Some(nats)),
-        Err(error) => (unanswered(&error), None),
+    match over(&nats, key, pipeline).await {
+        facts @ NatsFacts::Reached(_) => (facts, Some(nats)),
+        facts => (facts, None),
+    }
+}
+
+/// As [`read`], over a connection that is there.
+pub(super) async fn over(nats: &Nats, key: &PipelineKey, pipeline: &DetectionPipeline) -> NatsFacts {
+    match ask(nats, key, pipeline).await {
+        Ok(facts) => NatsFacts::Reached(Box::new(facts)),
+        Err(error) => unanswered(&error),
     }
 }
 

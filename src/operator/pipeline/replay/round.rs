@@ -141,7 +141,8 @@ async fn ask_plan(
         source,
         checkpoint,
         correlation: &validate::correlation(spec),
-        rules,
+        longest_chain: rules.longest_chain,
+        session_windows: rules.has_session_windows,
         rate: facts::rate(&found.pipeline, checkpoint),
         known_alerts: facts::known_alerts(server),
     };

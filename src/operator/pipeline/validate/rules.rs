@@ -207,7 +207,9 @@ fn missing(config_maps: &[ConfigMapFact]) -> Option<Problem> {
     })
 }
 
-fn files(config_maps: &[ConfigMapFact]) -> Vec<RuleFile> {
+/// The rule files in `config_maps`, in their order, then by key.
+#[must_use]
+pub fn files(config_maps: &[ConfigMapFact]) -> Vec<RuleFile> {
     let entries = config_maps.iter().flat_map(|config_map| {
         let files = config_map.files.iter().flatten();
         files.map(move |(key, bytes)| (&config_map.name, key, bytes))
