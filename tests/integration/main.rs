@@ -30,6 +30,7 @@ mod replay_random;
 mod replay_suspend;
 mod stand;
 mod stand_works;
+mod store_fixture;
 mod store_streams;
 mod worker;
 mod worker_delivery;

@@ -1,0 +1,308 @@
+//! What the operator makes in NATS for one pipeline, on one server and on a cluster of three, and
+//! alerts in it, created as the worker creates them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use async_nats::jetstream;
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use lookback::nats::alerts::{AlertStore, StoredAlert};
+use lookback::nats::connect::{Nats, Options, Target};
+use lookback::nats::definition;
+use lookback::nats::desired::DesiredStream;
+use lookback::nats::entries::Cursor;
+use lookback::nats::outbox::JetStreamOutbox;
+use lookback::nats::streams::{self, ObservedStream};
+use lookback::worker::ports::{Lookup, Outbox, Stored};
+use lookback_dev::support::{NatsCluster, NatsServer};
+use lookback_protocol::alert::{AlertRecord, EventRef, HistoryEntry, NEW, RuleKind, RuleRef};
+use lookback_protocol::ids::{EventOrigin, alert_id};
+use lookback_protocol::names::{Owner, PipelineKey};
+use lookback_protocol::position::{Epoch, StreamSeq};
+use lookback_protocol::workflow::{Ask, Definition, To, WorkflowSpec};
+use lookback_protocol::{alert, workflow};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::nats_fixture::{OWNER, STREAM, key};
+
+/// Creates that are under way at once.
+const IN_FLIGHT: usize = 64;
+/// As many entries as a page takes.
+const PAGE: usize = 1000;
+
+/// How many servers there are, and copies of each stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Copies {
+    One,
+    Three,
+}
+
+/// The servers; they die with this.
+pub(crate) enum Servers {
+    One(NatsServer),
+    Three(NatsCluster),
+}
+
+/// One pipeline's streams, and the stores over them.
+pub(crate) struct StoreFixture {
+    pub(crate) servers: Servers,
+    pub(crate) nats: Nats,
+    pub(crate) js: jetstream::Context,
+    /// The worker's way in.
+    pub(crate) outbox: JetStreamOutbox,
+    /// The people's way in.
+    pub(crate) alerts: AlertStore,
+}
+
+impl StoreFixture {
+    pub(crate) async fn r1() -> Result<Self> {
+        Self::start(Copies::One).await
+    }
+
+    pub(crate) async fn r3() -> Result<Self> {
+        Self::start(Copies::Three).await
+    }
+
+    pub(crate) async fn start(copies: Copies) -> Result<Self> {
+        let servers = match copies {
+            Copies::One => Servers::One(NatsServer::start().await?),
+            Copies::Three => Servers::Three(NatsCluster::start().await?),
+        };
+        let nats = connect(servers.urls()).await?;
+        create_streams(&nats, &key(), copies).await?;
+        Ok(Self {
+            js: jetstream::new(nats.client().clone()),
+            outbox: JetStreamOutbox::new(nats.clone(), key()),
+            alerts: AlertStore::new(nats.clone(), owner()),
+            nats,
+            servers,
+        })
+    }
+
+    /// The people's way in over a connection of its own.
+    pub(crate) async fn another(&self) -> Result<AlertStore> {
+        let nats = connect(self.servers.urls()).await?;
+        Ok(AlertStore::new(nats, owner()))
+    }
+
+    /// Connections to each server, and to no other.
+    pub(crate) async fn each(&self) -> Result<Vec<Nats>> {
+        let mut all = Vec::new();
+        for url in self.servers.urls() {
+            all.push(connect(vec![url]).await?);
+        }
+        Ok(all)
+    }
+
+    /// Creates the alerts of these numbers; their ids, in the same order.
+    pub(crate) async fn create(&self, numbers: std::ops::Range<u64>) -> Result<Vec<String>> {
+        stream::iter(numbers)
+            .map(async |n| {
+                let record = record(n);
+                let stored = self.outbox.create_alert(&record, Lookup::No).await?;
+                ensure!(matches!(stored, Stored::New(_)), "alert {n}: {stored:?}");
+                anyhow::Ok(record.id)
+            })
+            .buffered(IN_FLIGHT)
+            .try_collect()
+            .await
+    }
+
+    /// Creates one alert, and reads it.
+    pub(crate) async fn one(&self) -> Result<StoredAlert> {
+        let id = self.create(1..2).await?.remove(0);
+        Ok(self.alerts.get(&id).await?)
+    }
+
+    /// Writes the workflow as the operator does.
+    pub(crate) async fn define(&self, workflow: WorkflowSpec) -> Result<()> {
+        let definition = Definition {
+            v: workflow::VERSION,
+            owner: owner(),
+            initial: NEW.to_owned(),
+            workflow,
+        };
+        definition::ensure(&self.nats, &definition, None).await?;
+        Ok(())
+    }
+
+    /// The alerts stream as its leader describes it.
+    pub(crate) async fn alerts_stream(&self) -> Result<ObservedStream> {
+        observed(&self.nats, &key().alerts_stream()).await
+    }
+
+    /// Every alert of a state, or of all, by all pages of `limit`.
+    pub(crate) async fn listed(
+        &self,
+        state: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredAlert>> {
+        listed(&self.alerts, state, limit).await
+    }
+}
+
+impl Servers {
+    pub(crate) fn urls(&self) -> Vec<String> {
+        match self {
+            Self::One(server) => vec![server.url()],
+            Self::Three(cluster) => cluster.urls(),
+        }
+    }
+}
+
+/// The streams of one pipeline and those that all share, as the operator makes them.
+pub(crate) async fn create_streams(nats: &Nats, key: &PipelineKey, copies: Copies) -> Result<()> {
+    let copies = match copies {
+        Copies::One => 1,
+        Copies::Three => 3,
+    };
+    let owner = Owner {
+        pipeline: key.clone(),
+        ..owner()
+    };
+    let store = |name, subjects| {
+        let age = Duration::from_secs(30 * 86_400);
+        let owner = owner.to_string();
+        DesiredStream::store(name, subjects, Some(1 << 30), Some(age), copies, owner)
+    };
+    for stream in [
+        store(key.alerts_stream(), key.alert_subjects()),
+        store(key.dead_letters_stream(), key.dead_letter_subjects()),
+    ] {
+        streams::ensure(nats, &stream).await?;
+    }
+    for shared in [
+        DesiredStream::state_bucket(copies),
+        DesiredStream::audit(copies),
+    ] {
+        streams::ensure_shared(nats, &shared).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn connect(urls: Vec<String>) -> Result<Nats> {
+    let target = Target {
+        urls,
+        ..Target::default()
+    };
+    Ok(Nats::connect(&target, &Options::named("test")).await?)
+}
+
+pub(crate) fn owner() -> Owner {
+    let owner = Owner {
+        cluster: "cluster".to_owned(),
+        pipeline: key(),
+    };
+    assert_eq!(owner.to_string(), OWNER);
+    owner
+}
+
+/// The alert of the event `n`, as the worker writes it.
+pub(crate) fn record(n: u64) -> AlertRecord {
+    record_of(&key(), n)
+}
+
+/// As [`record`], of another pipeline.
+pub(crate) fn record_of(pipeline: &PipelineKey, n: u64) -> AlertRecord {
+    let published = at(n);
+    let origin = EventOrigin {
+        stream_created: at(0),
+        sequence: StreamSeq(n),
+        published,
+    };
+    let by = "worker/edr-0".to_owned();
+    AlertRecord {
+        v: alert::VERSION,
+        id: alert_id("r1", &[], &origin),
+        state: NEW.to_owned(),
+        rule: RuleRef {
+            id: "r1".to_owned(),
+            title: "A rule".to_owned(),
+            level: Some("high".to_owned()),
+            tags: vec!["attack.t1110".to_owned()],
+            kind: RuleKind::Detection,
+        },
+        group_key: Vec::new(),
+        window: None,
+        events: vec![EventRef {
+            stream: STREAM.to_owned(),
+            sequence: StreamSeq(n),
+            time: published,
+            subject: Some("ev.a".to_owned()),
+        }],
+        data: json!({"event": {"n": n, "user": "alice"}}),
+        metadata: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
+        history: vec![HistoryEntry {
+            time: published,
+            transition: "create".to_owned(),
+            from: None,
+            to: NEW.to_owned(),
+            by: by.clone(),
+            reason: String::new(),
+            prev_seq: 0,
+        }],
+        earlier: 0,
+        op_id: "create".to_owned(),
+        prev_seq: 0,
+        pipeline: pipeline.clone(),
+        epoch: Epoch(1),
+        replay: None,
+        engine_digest: "d".to_owned(),
+        by,
+    }
+}
+
+fn at(n: u64) -> Timestamp {
+    let second = i64::try_from(n).expect("tests count to less");
+    Timestamp::from_second(1_700_000_000 + second).expect("it is after 1970")
+}
+
+/// A new operation of `user/ann`.
+pub(crate) fn ask(to: To) -> Ask {
+    Ask {
+        to,
+        by: "user/ann".to_owned(),
+        reason: "looking into it".to_owned(),
+        metadata: BTreeMap::new(),
+        op_id: Uuid::now_v7().to_string(),
+        time: Timestamp::now(),
+    }
+}
+
+/// A new operation of `user/ann` that moves an alert to `state`.
+pub(crate) fn to(state: &str) -> Ask {
+    ask(To::State(state.to_owned()))
+}
+
+/// Every alert of a state, or of all, by all pages of `limit`.
+pub(crate) async fn listed(
+    alerts: &AlertStore,
+    state: Option<&str>,
+    limit: usize,
+) -> Result<Vec<StoredAlert>> {
+    ensure!((1..=PAGE).contains(&limit), "a page of {limit}");
+    let mut all = Vec::new();
+    let mut from = Cursor::default();
+    loop {
+        let page = alerts.list(state, from, limit).await?;
+        ensure!(
+            page.items.len() <= limit,
+            "a page of {} for {limit}",
+            page.items.len()
+        );
+        all.extend(page.items);
+        match page.next {
+            Some(next) => from = next,
+            None => return Ok(all),
+        }
+    }
+}
+
+/// A stream as its leader describes it.
+pub(crate) async fn observed(nats: &Nats, stream: &str) -> Result<ObservedStream> {
+    let found = streams::read(nats, stream).await?;
+    found.with_context(|| format!("no stream {stream}"))
+}
