@@ -151,6 +151,11 @@ impl StoredMessage {
             payload: message.payload.clone(),
         })
     }
+
+    /// Whether it says that a key of a bucket was deleted, and holds no value.
+    pub(super) fn is_marker(&self) -> bool {
+        matches!(self.header("KV-Operation"), Some("DEL" | "PURGE"))
+    }
 }
 
 /// The headers in which a server says where a message stands, and what comes before and after it.

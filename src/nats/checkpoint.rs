@@ -15,7 +15,7 @@ use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::names::{Owner, PipelineKey, STATE_BUCKET, STATE_STREAM};
 use serde_json::{Value, json};
 
-use super::api::{Code, StoredMessage, TIMEOUT, unavailable};
+use super::api::{Code, TIMEOUT, unavailable};
 use super::connect::Nats;
 use super::ensure::{Deleted, ObjectError};
 use super::outbox::expecting;
@@ -59,7 +59,7 @@ impl Checkpoints for JetStreamCheckpoints {
         let Some(message) = found else {
             return Ok(None);
         };
-        if is_marker(&message) {
+        if message.is_marker() {
             self.marker = message.sequence;
             return Ok(None);
         }
@@ -204,7 +204,7 @@ pub async fn delete(nats: &Nats, owner: &Owner, partition: u32) -> Result<Delete
         return Ok(Deleted::Absent);
     };
     let theirs: Option<Owner> = serde_json::from_slice(&message.payload).ok();
-    if !is_marker(&message) && theirs.as_ref() != Some(owner) {
+    if !message.is_marker() && theirs.as_ref() != Some(owner) {
         return Err(ObjectError::Foreign {
             kind: "checkpoint",
             name: key,
@@ -217,10 +217,6 @@ pub async fn delete(nats: &Nats, owner: &Owner, partition: u32) -> Result<Delete
         .await
         .map_err(failed("delete"))?;
     Ok(Deleted::Now)
-}
-
-fn is_marker(message: &StoredMessage) -> bool {
-    matches!(message.header("KV-Operation"), Some("DEL" | "PURGE"))
 }
 
 fn pipeline_of(key: &str) -> Option<(PipelineKey, u32)> {

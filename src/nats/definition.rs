@@ -1,39 +1,213 @@
 //! The workflow of a pipeline's alerts, in the KV bucket beside the checkpoints.
+//!
+//! What it guarantees:
+//! - Reads are answered by the leader, so they see every write that was acknowledged, and they make no
+//!   consumer. A key that a person deleted counts as never written.
+//! - [`ensure`] writes over what it read and nothing else: of several writers one wins, and the others
+//!   are refused or find the same definition there. Another owner's definition is left alone.
 
-use lookback_protocol::names::PipelineKey;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lookback_protocol::names::{Owner, PipelineKey, STATE_BUCKET, STATE_STREAM};
 use lookback_protocol::workflow::Definition;
+use serde_json::{Map, Value, json};
 
+use super::api::{ApiError, Code, StoredMessage, TIMEOUT};
 use super::connect::Nats;
 use super::ensure::{Deleted, Ensured, ObjectError};
 use super::entries::ReadError;
+use super::outbox::expecting;
+
+const KIND: &str = "workflow";
 
 /// The definition, from the leader; `None` when there is none.
 ///
 /// # Errors
-/// [`ReadError`].
+/// [`ReadError`]: no answer, no bucket, or a definition that this version does not read.
 pub async fn read(nats: &Nats, key: &PipelineKey) -> Result<Option<Definition>, ReadError> {
-    todo!("flow: {nats:?} {key}")
+    let subject = key.definition_subject();
+    match nats.last_of_subject(STATE_STREAM, &subject).await {
+        Ok(Some(message)) if !message.is_marker() => parse(&message).map(Some),
+        Ok(_) => Ok(None),
+        Err(source) => Err(ReadError::Api {
+            operation: "read",
+            object: format!("{KIND} {}", key.definition_key()),
+            source,
+        }),
+    }
 }
 
-/// Writes it, by compare-and-swap, unless it stands there already; another owner's is left alone.
+/// The definition of every pipeline that has one, by pipeline: all that stand in this account for as
+/// long as it takes to read them, each in its latest version.
 ///
 /// # Errors
-/// [`ObjectError`].
+/// [`ReadError`], as for [`read`].
+pub async fn list(nats: &Nats) -> Result<Vec<Definition>, ReadError> {
+    let subjects = format!("$KV.{STATE_BUCKET}.*.*.def");
+    let mut found = BTreeMap::new();
+    let mut from = 1;
+    // One that is written meanwhile stands further on, and is met there.
+    while let Some(message) = nats
+        .next_of_subject(STATE_STREAM, from, &subjects)
+        .await
+        .map_err(|source| ReadError::Api {
+            operation: "list",
+            object: "workflows".to_owned(),
+            source,
+        })?
+    {
+        from = message.sequence + 1;
+        if message.is_marker() {
+            found.remove(&message.subject);
+        } else {
+            found.insert(message.subject.clone(), parse(&message)?);
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Writes it, by compare-and-swap, unless it stands there already; another owner's is left alone,
+/// unless that is the one to `adopt`.
+///
+/// # Errors
+/// [`ObjectError`]: it is another's, another write came first, or the server did not answer. Try again.
 pub async fn ensure(
     nats: &Nats,
     definition: &Definition,
     adopt: Option<&str>,
 ) -> Result<Ensured, ObjectError> {
-    todo!("flow: {nats:?} {definition:?} {adopt:?}")
+    let key = definition.owner.pipeline.definition_key();
+    let subject = definition.owner.pipeline.definition_subject();
+    let desired = serde_json::to_value(definition)
+        .map_err(|error| failed("write", &key)(ApiError::Unreadable(error.into())))?;
+    let stands = stands(nats, &key, &subject).await?;
+    let (expected, ensured) = match &stands {
+        None => (0, Ensured::Created),
+        Some(message) if message.is_marker() => (message.sequence, Ensured::Created),
+        Some(message) => {
+            let observed: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+            let Some(ensured) = change(&key, definition, &desired, &observed, adopt)? else {
+                return Ok(Ensured::Unchanged);
+            };
+            (message.sequence, ensured)
+        }
+    };
+    let body = Bytes::from(desired.to_string());
+    let written = nats
+        .publish(subject.clone(), expecting(expected), body)
+        .await;
+    let Err(source) = written else {
+        return Ok(ensured);
+    };
+    // It may be ours after all: an answer was lost, or somebody wrote the same.
+    let stands = self::stands(nats, &key, &subject).await?;
+    let is_there = stands.is_some_and(|message| {
+        serde_json::from_slice::<Value>(&message.payload).is_ok_and(|found| found == desired)
+    });
+    if is_there {
+        return Ok(ensured);
+    }
+    Err(failed("write", &key)(source))
 }
 
-/// Deletes it, if it is `owner`'s.
+/// Deletes it, if it is `owner`'s, up to what was read: a write that comes between survives.
 ///
 /// # Errors
-/// [`ObjectError`].
-pub async fn delete(
+/// [`ObjectError`]: it is another's, or the server did not do it.
+pub async fn delete(nats: &Nats, owner: &Owner) -> Result<Deleted, ObjectError> {
+    let key = owner.pipeline.definition_key();
+    let subject = owner.pipeline.definition_subject();
+    let found = match nats.last_of_subject(STATE_STREAM, &subject).await {
+        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
+        found => found.map_err(failed("read", &key))?,
+    };
+    let Some(message) = found else {
+        return Ok(Deleted::Absent);
+    };
+    if !message.is_marker() {
+        let theirs: Option<Owner> = serde_json::from_slice(&message.payload).ok();
+        if theirs.as_ref() != Some(owner) {
+            return Err(foreign(&key, owner, theirs));
+        }
+    }
+    let purge = json!({ "filter": subject, "seq": message.sequence + 1 });
+    nats.api::<Value>(&format!("STREAM.PURGE.{STATE_STREAM}"), &purge, TIMEOUT)
+        .await
+        .map_err(failed("delete", &key))?;
+    Ok(Deleted::Now)
+}
+
+/// What is to be done about the definition that stands there; `None` when it is as it must be.
+fn change(
+    key: &str,
+    definition: &Definition,
+    desired: &Value,
+    observed: &Value,
+    adopt: Option<&str>,
+) -> Result<Option<Ensured>, ObjectError> {
+    let theirs: Option<Owner> = serde_json::from_value(observed.clone()).ok();
+    if theirs.as_ref() == Some(&definition.owner) {
+        let fields = differing(desired, observed);
+        return Ok((!fields.is_empty()).then_some(Ensured::Updated { fields }));
+    }
+    match theirs {
+        Some(theirs) if adopt == Some(theirs.to_string().as_str()) => Ok(Some(Ensured::Adopted {
+            from: theirs.to_string(),
+        })),
+        theirs => Err(foreign(key, &definition.owner, theirs)),
+    }
+}
+
+/// The fields of one of two objects that the other lacks or has otherwise.
+fn differing(one: &Value, other: &Value) -> Vec<String> {
+    let nothing = Map::new();
+    let (one, other) = (
+        one.as_object().unwrap_or(&nothing),
+        other.as_object().unwrap_or(&nothing),
+    );
+    let mut fields: Vec<String> = one
+        .keys()
+        .chain(other.keys())
+        .filter(|field| one.get(*field) != other.get(*field))
+        .cloned()
+        .collect();
+    fields.sort();
+    fields.dedup();
+    fields
+}
+
+fn parse(message: &StoredMessage) -> Result<Definition, ReadError> {
+    serde_json::from_slice(&message.payload).map_err(|source| ReadError::Unreadable {
+        object: format!("{KIND} {}", message.subject),
+        source: source.into(),
+    })
+}
+
+async fn stands(
     nats: &Nats,
-    owner: &lookback_protocol::names::Owner,
-) -> Result<Deleted, ObjectError> {
-    todo!("flow: {nats:?} {owner}")
+    key: &str,
+    subject: &str,
+) -> Result<Option<StoredMessage>, ObjectError> {
+    let found = nats.last_of_subject(STATE_STREAM, subject).await;
+    found.map_err(failed("read", key))
+}
+
+fn foreign(key: &str, ours: &Owner, theirs: Option<Owner>) -> ObjectError {
+    ObjectError::Foreign {
+        kind: KIND,
+        name: key.to_owned(),
+        owner: theirs.map(|owner| owner.to_string()),
+        ours: ours.to_string(),
+    }
+}
+
+fn failed(operation: &'static str, key: &str) -> impl FnOnce(ApiError) -> ObjectError {
+    let name = key.to_owned();
+    move |source| ObjectError::Api {
+        operation,
+        kind: KIND,
+        name,
+        source,
+    }
 }

@@ -1,11 +1,12 @@
 //! What the operator makes in NATS for one pipeline, on one server and on a cluster of three, and
 //! alerts in it, created as the worker creates them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use async_nats::jetstream;
+use anyhow::{Context, Result, bail, ensure};
+use async_nats::{Client, Subscriber, jetstream};
+use data_encoding::BASE64;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use lookback::nats::alerts::{AlertStore, StoredAlert};
@@ -17,13 +18,15 @@ use lookback::nats::outbox::JetStreamOutbox;
 use lookback::nats::streams::{self, ObservedStream};
 use lookback::worker::ports::{Lookup, Outbox, Stored};
 use lookback_dev::support::{NatsCluster, NatsServer};
-use lookback_protocol::alert::{AlertRecord, EventRef, HistoryEntry, NEW, RuleKind, RuleRef};
+use lookback_protocol::alert::{
+    AlertRecord, EventRef, HistoryEntry, MOVED_TO, NEW, RuleKind, RuleRef,
+};
 use lookback_protocol::ids::{EventOrigin, alert_id};
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, StreamSeq};
 use lookback_protocol::workflow::{Ask, Definition, To, WorkflowSpec};
 use lookback_protocol::{alert, workflow};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::nats_fixture::{OWNER, STREAM, key};
@@ -305,4 +308,119 @@ pub(crate) async fn listed(
 pub(crate) async fn observed(nats: &Nats, stream: &str) -> Result<ObservedStream> {
     let found = streams::read(nats, stream).await?;
     found.with_context(|| format!("no stream {stream}"))
+}
+
+/// A message as the server holds it, read past everything that is tested.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Raw {
+    pub(crate) subject: String,
+    pub(crate) sequence: u64,
+    pub(crate) time: Timestamp,
+    pub(crate) headers: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Raw {
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.headers.contains(MOVED_TO)
+    }
+}
+
+/// Every message of a stream, from its leader, without a consumer.
+pub(crate) async fn raw(js: &jetstream::Context, stream: &str) -> Result<Vec<Raw>> {
+    let mut all = Vec::new();
+    let mut next = 1;
+    loop {
+        let body = json!({ "seq": next, "next_by_subj": ">" });
+        let answer: Value = js
+            .request(format!("STREAM.MSG.GET.{stream}"), &body)
+            .await?;
+        if answer["error"]["err_code"] == 10037 {
+            return Ok(all);
+        }
+        let message = &answer["message"];
+        let text = |field: &str| message[field].as_str().unwrap_or_default().to_owned();
+        let bytes = |field: &str| BASE64.decode(text(field).as_bytes());
+        let sequence = message["seq"].as_u64();
+        let sequence = sequence.with_context(|| format!("no message: {answer}"))?;
+        all.push(Raw {
+            subject: text("subject"),
+            sequence,
+            time: text("time").parse()?,
+            headers: String::from_utf8(bytes("hdrs")?)?,
+            body: bytes("data")?,
+        });
+        next = sequence + 1;
+    }
+}
+
+/// Where each alert stands in an alerts stream, tombstones and marks set aside. None may stand twice,
+/// and nothing may be left of one that stands nowhere.
+pub(crate) fn standing(messages: &[Raw]) -> Result<BTreeMap<String, &Raw>> {
+    let prefix = key().alert_subject("", "");
+    let prefix = prefix.trim_end_matches('.');
+    let mut standing = BTreeMap::new();
+    let mut moved = BTreeSet::new();
+    for message in messages {
+        let rest = message.subject.strip_prefix(prefix);
+        let rest = rest.and_then(|rest| rest.strip_prefix('.'));
+        let tokens: Vec<_> = rest
+            .with_context(|| format!("a message on {}", message.subject))?
+            .split('.')
+            .collect();
+        match tokens[..] {
+            ["left", _, id] => {
+                moved.insert(id.to_owned());
+            }
+            [_, id] if message.is_tombstone() => {
+                moved.insert(id.to_owned());
+            }
+            [_, id] => {
+                if let Some(other) = standing.insert(id.to_owned(), message) {
+                    bail!("{} and {} are one alert", other.subject, message.subject);
+                }
+            }
+            _ => bail!("a message on {}", message.subject),
+        }
+    }
+    for id in moved {
+        ensure!(
+            standing.contains_key(&id),
+            "nothing but what is left of {id}"
+        );
+    }
+    Ok(standing)
+}
+
+/// Hears every request to JetStream's API. Only on a single server, where what was answered was heard.
+pub(crate) struct Spy {
+    client: Client,
+    requests: Subscriber,
+}
+
+impl Spy {
+    pub(crate) async fn open(fixture: &StoreFixture) -> Result<Self> {
+        let Servers::One(server) = &fixture.servers else {
+            bail!("a spy on a cluster hears late");
+        };
+        let client = server.client().await?;
+        let requests = client.subscribe("$JS.API.>").await?;
+        client.flush().await?;
+        Ok(Self { client, requests })
+    }
+
+    /// What was asked for since the last time, without `$JS.API.`.
+    pub(crate) async fn heard(&mut self) -> Result<Vec<String>> {
+        const END: &str = "$JS.API.END";
+        self.client.publish(END, "".into()).await?;
+        let mut heard = Vec::new();
+        loop {
+            let message = self.requests.next().await.context("the spy is gone")?;
+            match message.subject.strip_prefix("$JS.API.") {
+                Some("END") => return Ok(heard),
+                Some(request) => heard.push(request.to_owned()),
+                None => bail!("{} is no request", message.subject),
+            }
+        }
+    }
 }

@@ -19,6 +19,8 @@ pub const NEW: &str = "new";
 /// The state of alerts that are done with. Only the id is kept there, so that it stays known; the
 /// record stands in the audit.
 pub const ARCHIVED: &str = "archived";
+/// Where marks of what left a state stand beside the states, so that no state may be called so.
+pub const LEFT: &str = "left";
 /// Entries of a history that a record holds; older ones stand in the audit.
 pub const MAX_HISTORY: usize = 64;
 /// Header of a tombstone: the state that the alert went to.

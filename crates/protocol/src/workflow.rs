@@ -5,24 +5,28 @@
 //! Every alert begins in [`NEW`] and every alert can be archived; both stand in no definition. Cycles
 //! are allowed.
 
+mod check;
+mod fault;
 pub mod guard;
 mod step;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-#[cfg(doc)]
-use crate::alert::ARCHIVED;
-use crate::alert::NEW;
+use crate::alert::{ARCHIVED, NEW};
 use crate::names::Owner;
 use crate::version;
 
+pub use self::fault::{Fault, sentences};
 pub use self::guard::{Guard, GuardError};
-pub use self::step::{Ask, Refusal, Step, To};
+pub use self::step::{
+    Ask, MAX_BY, MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE, MAX_REASON, Refusal, Step, To,
+    sequences,
+};
 
 /// The version of [`Definition`] written by this build.
 pub const VERSION: u32 = 1;
-/// States of a workflow at most, [`NEW`] among them.
+/// States of a workflow at most, [`NEW`] and [`ARCHIVED`] among them.
 pub const MAX_STATES: usize = 32;
 /// Transitions of a workflow at most.
 pub const MAX_TRANSITIONS: usize = 64;
@@ -30,6 +34,12 @@ pub const MAX_TRANSITIONS: usize = 64;
 pub const MAX_NAME: usize = 40;
 /// Characters of a guard at most.
 pub const MAX_GUARD: usize = 1024;
+/// The transition by which every alert begins.
+pub const CREATE: &str = "create";
+/// The transition of a change that leaves an alert where it is.
+pub const UPDATE: &str = "update";
+/// The transition of every alert into [`ARCHIVED`].
+pub const ARCHIVE: &str = "archive";
 
 /// A workflow as people write it, not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -106,6 +116,19 @@ pub struct Definition {
     pub workflow: WorkflowSpec,
 }
 
+impl Definition {
+    /// The definition of `owner`'s workflow.
+    #[must_use]
+    pub fn new(owner: Owner, workflow: &Workflow) -> Self {
+        Self {
+            v: VERSION,
+            owner,
+            initial: NEW.to_owned(),
+            workflow: workflow.spec.clone(),
+        }
+    }
+}
+
 /// A workflow that can be followed: names are subject tokens, every state can be reached, and guards
 /// are CEL.
 #[derive(Clone, Debug)]
@@ -124,30 +147,32 @@ pub struct Transition<'a> {
     pub guard: Option<&'a Guard>,
 }
 
-/// Why a workflow cannot be followed; every fault is named, not only the first.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Fault {
-    /// See the message.
-    #[error(
-        "{what} {name:?} must match ^[a-z]([-a-z0-9]*[a-z0-9])?$ and have at most {MAX_NAME} characters"
-    )]
-    Name {
-        /// `state` or `transition`.
-        what: &'static str,
-        /// The name.
-        name: String,
-    },
-    // flow: the other faults (duplicate state or id, reserved state new/archived/left, unknown from/to,
-    // unreachable state, too many, bad guard) come here.
-}
-
 impl Workflow {
     /// Checks a workflow.
     ///
     /// # Errors
     /// Every [`Fault`] there is.
     pub fn new(spec: WorkflowSpec) -> Result<Self, Vec<Fault>> {
-        todo!("flow: {spec:?}")
+        let mut faults = fault::of(&spec);
+        let mut guards = Vec::with_capacity(spec.transitions.len());
+        for transition in &spec.transitions {
+            guards.push(match transition.guard.as_deref().map(Guard::new) {
+                None => None,
+                Some(Ok(guard)) => Some(guard),
+                Some(Err(problem)) => {
+                    faults.push(Fault::Guard {
+                        transition: transition.id.clone(),
+                        problem,
+                    });
+                    None
+                }
+            });
+        }
+        if faults.is_empty() {
+            Ok(Self { spec, guards })
+        } else {
+            Err(faults)
+        }
     }
 
     /// As it was written.
@@ -160,7 +185,13 @@ impl Workflow {
     pub fn states(&self) -> impl Iterator<Item = &str> {
         std::iter::once(NEW)
             .chain(self.spec.states.iter().map(String::as_str))
-            .chain(std::iter::once(crate::alert::ARCHIVED))
+            .chain(std::iter::once(ARCHIVED))
+    }
+
+    /// Whether `state` is one of [`Self::states`].
+    #[must_use]
+    pub fn has_state(&self, state: &str) -> bool {
+        self.states().any(|known| known == state)
     }
 
     /// The steps that lead from `state`, guards unasked.
