@@ -22,9 +22,6 @@ pub(super) use self::direct::{Copied, MAX_SUBJECTS};
 use super::connect::Nats;
 use crate::worker::ports::Unavailable;
 
-/// How long an answer is waited for. A time-out proves nothing.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Why a request was not granted.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -198,8 +195,17 @@ pub(super) fn wire_form(headers: Option<&HeaderMap>) -> Bytes {
 }
 
 impl Nats {
-    /// One request below `$JS.API.`.
+    /// One request below `$JS.API.`. A time-out proves nothing: it may have been done.
     pub(super) async fn api<T: DeserializeOwned>(
+        &self,
+        subject: &str,
+        body: &Value,
+    ) -> Result<T, ApiError> {
+        self.api_within(subject, body, self.request_timeout()).await
+    }
+
+    /// As [`Self::api`], for what is known to be answered sooner or later than other requests.
+    pub(super) async fn api_within<T: DeserializeOwned>(
         &self,
         subject: &str,
         body: &Value,
@@ -294,7 +300,7 @@ impl Nats {
         by: &Value,
     ) -> Result<Option<StoredMessage>, ApiError> {
         let subject = format!("STREAM.MSG.GET.{stream}");
-        match self.api::<GetAnswer>(&subject, by, TIMEOUT).await {
+        match self.api::<GetAnswer>(&subject, by).await {
             Ok(answer) => answer.message.decode().map(Some),
             Err(ApiError::Refused { code, .. }) if code == Code::MESSAGE_NOT_FOUND => Ok(None),
             Err(error) => Err(error),
@@ -310,7 +316,7 @@ impl Nats {
         let request = Request::new()
             .payload(body)
             .headers(headers)
-            .timeout(Some(TIMEOUT));
+            .timeout(Some(self.request_timeout()));
         self.client()
             .send_request(subject, request)
             .await

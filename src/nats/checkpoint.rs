@@ -15,7 +15,7 @@ use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::names::{Owner, PipelineKey, STATE_BUCKET, STATE_STREAM};
 use serde_json::{Value, json};
 
-use super::api::{Code, TIMEOUT, unavailable};
+use super::api::{Code, unavailable};
 use super::connect::Nats;
 use super::ensure::{Deleted, ObjectError};
 use super::outbox::expecting;
@@ -213,7 +213,7 @@ pub async fn delete(nats: &Nats, owner: &Owner, partition: u32) -> Result<Delete
         });
     }
     let purge = json!({ "filter": subject, "seq": message.sequence + 1 });
-    nats.api::<Value>(&format!("STREAM.PURGE.{STATE_STREAM}"), &purge, TIMEOUT)
+    nats.api::<Value>(&format!("STREAM.PURGE.{STATE_STREAM}"), &purge)
         .await
         .map_err(failed("delete"))?;
     Ok(Deleted::Now)

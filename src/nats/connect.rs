@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub use self::error::ConnectError;
 use self::secrets::roots;
 pub use self::secrets::{Auth, Material};
-use super::api::{ApiError, TIMEOUT};
+use super::api::ApiError;
 
 /// The lowest JetStream API level with atomic batches and `CONSUMER.RESET`: NATS 2.14.
 pub const MIN_API_LEVEL: u64 = 4;
@@ -26,6 +26,24 @@ pub const MIN_API_LEVEL: u64 = 4;
 pub const ADVISED_VERSION: (u64, u64, u64) = (2, 14, 4);
 /// A connection that answers no ping for three of these is dropped and made anew.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a server is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Timeouts {
+    /// For a connection: TCP, TLS and the server's greeting, for each of its addresses.
+    pub connect: Duration,
+    /// For the answer to a request, and for the PubAck of a message.
+    pub request: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            request: Duration::from_secs(5),
+        }
+    }
+}
 
 /// Where NATS is and how to get in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -38,6 +56,8 @@ pub struct Target {
     pub ca: Option<Material>,
     /// Refuse a server that does not offer TLS.
     pub tls_required: bool,
+    /// How long it is waited for.
+    pub timeouts: Timeouts,
 }
 
 /// What differs from one connection to the next.
@@ -108,6 +128,19 @@ impl From<&NatsConfig> for Target {
             auth,
             ca: config.ca_file.as_ref().map(file),
             tls_required: config.tls_required,
+            timeouts: Timeouts::from(config),
+        }
+    }
+}
+
+impl From<&NatsConfig> for Timeouts {
+    fn from(config: &NatsConfig) -> Self {
+        let usual = Self::default();
+        let or =
+            |milliseconds: Option<u64>, usual| milliseconds.map_or(usual, Duration::from_millis);
+        Self {
+            connect: or(config.connect_timeout_ms, usual.connect),
+            request: or(config.request_timeout_ms, usual.request),
         }
     }
 }
@@ -141,7 +174,8 @@ impl Nats {
             .name(&options.name)
             .subscription_capacity(options.subscription_capacity)
             .ping_interval(PING_INTERVAL)
-            .request_timeout(Some(TIMEOUT))
+            .connection_timeout(target.timeouts.connect)
+            .request_timeout(Some(target.timeouts.request))
             .event_callback(move |event| {
                 note(&event, &disconnected);
                 std::future::ready(())
@@ -217,7 +251,7 @@ impl Nats {
     /// # Errors
     /// [`ApiError`] when JetStream does not answer, or not for this account.
     pub async fn server(&self) -> Result<Server, ApiError> {
-        let account: AccountInfo = self.api("INFO", &Value::Null, TIMEOUT).await?;
+        let account: AccountInfo = self.api("INFO", &Value::Null).await?;
         let info = self.client.server_info();
         Ok(Server {
             version: info.version,
@@ -230,6 +264,12 @@ impl Nats {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// How long the answer to a request is waited for.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        self.origin.0.timeouts.request
     }
 
     /// Bytes a message may have, headers included.

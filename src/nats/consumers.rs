@@ -12,7 +12,7 @@ use lookback_protocol::position::{Epoch, StreamSeq};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{ApiError, Code, TIMEOUT};
+use super::api::{ApiError, Code};
 use super::connect::Nats;
 use super::desired::{Config, DesiredConsumer, owner_of};
 use super::ensure::{Deleted, Ensured, Object, ObjectError};
@@ -138,7 +138,7 @@ async fn names(nats: &Nats, stream: &str) -> Result<Vec<String>, ApiError> {
     let mut names: Vec<String> = Vec::new();
     loop {
         let body = json!({ "offset": names.len().saturating_sub(1) });
-        let Page { total, consumers } = nats.api(&subject, &body, TIMEOUT).await?;
+        let Page { total, consumers } = nats.api(&subject, &body).await?;
         let consumers = consumers.unwrap_or_default();
         let last = names.pop();
         if last.is_some() && last != consumers.first().cloned() {

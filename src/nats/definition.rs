@@ -13,7 +13,7 @@ use lookback_protocol::names::{Owner, PipelineKey, STATE_BUCKET, STATE_STREAM};
 use lookback_protocol::workflow::Definition;
 use serde_json::{Map, Value, json};
 
-use super::api::{ApiError, Code, StoredMessage, TIMEOUT};
+use super::api::{ApiError, Code, StoredMessage};
 use super::connect::Nats;
 use super::ensure::{Deleted, Ensured, ObjectError};
 use super::entries::ReadError;
@@ -132,7 +132,7 @@ pub async fn delete(nats: &Nats, owner: &Owner) -> Result<Deleted, ObjectError> 
         }
     }
     let purge = json!({ "filter": subject, "seq": message.sequence + 1 });
-    nats.api::<Value>(&format!("STREAM.PURGE.{STATE_STREAM}"), &purge, TIMEOUT)
+    nats.api::<Value>(&format!("STREAM.PURGE.{STATE_STREAM}"), &purge)
         .await
         .map_err(failed("delete", &key))?;
     Ok(Deleted::Now)

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::api::{ApiError, Code, TIMEOUT};
+use super::api::{ApiError, Code};
 use super::connect::Nats;
 use super::desired::{Config, Drift, merged, owner_of};
 
@@ -167,7 +167,7 @@ impl Object<'_> {
         &self,
         nats: &Nats,
     ) -> Result<Option<T>, ObjectError> {
-        match nats.api(&self.info, &Value::Null, TIMEOUT).await {
+        match nats.api(&self.info, &Value::Null).await {
             Ok(info) => Ok(Some(info)),
             Err(error) if error.code().is_some_and(is_missing) => Ok(None),
             Err(source) => Err(self.failed("read", source)),
@@ -180,10 +180,7 @@ impl Object<'_> {
             return Ok(Deleted::Absent);
         };
         self.check_owner(owner, &observed.config)?;
-        match nats
-            .api::<DeleteAnswer>(&self.delete, &Value::Null, TIMEOUT)
-            .await
-        {
+        match nats.api::<DeleteAnswer>(&self.delete, &Value::Null).await {
             Ok(DeleteAnswer {}) => Ok(Deleted::Now),
             Err(error) if error.code().is_some_and(is_missing) => Ok(Deleted::Absent),
             Err(source) => Err(self.failed("delete", source)),
@@ -205,7 +202,7 @@ impl Object<'_> {
         };
         let request = (self.request)(config, operation);
         let echo: Described = nats
-            .api(subject, &request, TIMEOUT)
+            .api(subject, &request)
             .await
             .map_err(|source| self.failed(operation, source))?;
         let fields = match drift(&echo.config) {

@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use self::pull::Pull;
-use super::api::{ApiError, Code, StoredMessage, TIMEOUT, unavailable};
+use super::api::{ApiError, Code, StoredMessage, unavailable};
 use super::connect::Nats;
 use super::consumers::ObservedConsumer;
 use super::streams;
@@ -129,7 +129,7 @@ impl JetStreamLog {
 
     async fn observed(&self, nats: &Nats) -> Result<Option<ObservedConsumer>, Unavailable> {
         let subject = format!("CONSUMER.INFO.{}.{}", self.stream, self.consumer);
-        match nats.api(&subject, &Value::Null, TIMEOUT).await {
+        match nats.api(&subject, &Value::Null).await {
             Ok(info) => Ok(Some(info)),
             Err(ApiError::Refused { code, .. }) if code == Code::CONSUMER_NOT_FOUND => Ok(None),
             Err(error) => Err(unavailable("CONSUMER.INFO", &self.consumer)(error)),
@@ -174,7 +174,7 @@ impl Log for JetStreamLog {
         let Open::Pulling(pull) = std::mem::replace(&mut self.open, Open::Closed) else {
             return Ok(());
         };
-        timeout(TIMEOUT, pull.close())
+        timeout(self.shared.request_timeout(), pull.close())
             .await
             .map_err(|elapsed| self.failed("UNSUB", elapsed))?
             .map_err(|error| self.failed("UNSUB", error))
@@ -184,7 +184,7 @@ impl Log for JetStreamLog {
         let subject = format!("CONSUMER.RESET.{}.{}", self.stream, self.consumer);
         self.nats()
             .await?
-            .api::<Value>(&subject, &json!({ "seq": next }), RESET_TIMEOUT)
+            .api_within::<Value>(&subject, &json!({ "seq": next }), RESET_TIMEOUT)
             .await
             .map(drop)
             .map_err(unavailable("CONSUMER.RESET", &self.consumer))
@@ -232,7 +232,7 @@ impl Log for JetStreamLog {
             .await
             .map_err(|error| self.failed("ack", error))?;
         // The process may end right after this.
-        timeout(TIMEOUT, client.flush())
+        timeout(nats.request_timeout(), client.flush())
             .await
             .map_err(|elapsed| self.failed("ack", elapsed))?
             .map_err(|error| self.failed("ack", error))

@@ -11,7 +11,7 @@ use lookback_protocol::start::StreamFacts;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::api::{ApiError, TIMEOUT};
+use super::api::ApiError;
 use super::connect::Nats;
 use super::desired::{Config, DesiredStream, owner_of};
 use super::ensure::{Deleted, Ensured, Object, ObjectError};
@@ -166,8 +166,7 @@ pub async fn delete(nats: &Nats, name: &str, owner: &str) -> Result<Deleted, Obj
 }
 
 pub(super) async fn info(nats: &Nats, name: &str) -> Result<ObservedStream, ApiError> {
-    nats.api(&format!("STREAM.INFO.{name}"), &Value::Null, TIMEOUT)
-        .await
+    nats.api(&format!("STREAM.INFO.{name}"), &Value::Null).await
 }
 
 fn object(name: &str) -> Object<'_> {

@@ -32,6 +32,7 @@ mod stand;
 mod stand_works;
 mod store_alerts;
 mod store_fixture;
+mod store_knobs;
 mod store_moves;
 mod store_streams;
 mod store_workflow;

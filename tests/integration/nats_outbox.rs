@@ -43,7 +43,7 @@ async fn stores(settings: Settings) -> Result<(Fixture, JetStreamOutbox)> {
     Ok((fixture, outbox))
 }
 
-fn alert(id: &str) -> AlertRecord {
+pub(crate) fn alert(id: &str) -> AlertRecord {
     AlertRecord {
         v: VERSION,
         id: id.to_owned(),

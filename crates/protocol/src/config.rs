@@ -159,6 +159,13 @@ pub struct NatsConfig {
     /// Refuse a server that does not offer TLS.
     #[serde(default)]
     pub tls_required: bool,
+    /// Milliseconds a connection may take; absent for the usual ones, so that a build that knows the field
+    /// makes no other file, and no rollout, where nobody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout_ms: Option<u64>,
+    /// Milliseconds an answer may take; absent for the usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_timeout_ms: Option<u64>,
 }
 
 /// Where credentials are mounted.

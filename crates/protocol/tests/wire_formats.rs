@@ -117,6 +117,7 @@ fn worker_config() -> WorkerConfig {
             }),
             ca_file: Some("/etc/lookback/ca/ca.crt".to_owned()),
             tls_required: true,
+            ..NatsConfig::default()
         },
         source: SourceConfig {
             stream: stream(),
@@ -169,8 +170,7 @@ fn minimal_worker_config() -> WorkerConfig {
             username_file: "/etc/lookback/nats/username".to_owned(),
             password_file: "/etc/lookback/nats/password".to_owned(),
         }),
-        ca_file: None,
-        tls_required: false,
+        ..NatsConfig::default()
     };
     config.source.subjects.clear();
     config.source.logsource.service = None;
@@ -459,6 +459,14 @@ fn termination_message() -> TerminationMessage {
 fn the_worker_config_is_pinned() {
     assert_pinned("worker-config.json", &worker_config());
     assert_pinned("worker-config-minimal.json", &minimal_worker_config());
+}
+
+#[test]
+fn time_outs_that_someone_asked_for_are_pinned() {
+    let mut config = minimal_worker_config();
+    config.nats.connect_timeout_ms = Some(2_000);
+    config.nats.request_timeout_ms = Some(15_000);
+    assert_pinned("worker-config-timeouts.json", &config);
 }
 
 #[test]

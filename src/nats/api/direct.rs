@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::{ApiError, Code, StoredMessage, TIMEOUT};
+use super::{ApiError, Code, StoredMessage};
 use crate::nats::connect::Nats;
 
 /// Bytes after which a server ends its answer; what is left is asked for again.
@@ -80,7 +80,7 @@ impl Nats {
         let mut messages = Vec::new();
         loop {
             let silence = |_| ApiError::NoAnswer(RequestErrorKind::TimedOut.into());
-            let answer = tokio::time::timeout(TIMEOUT, answers.next())
+            let answer = tokio::time::timeout(self.request_timeout(), answers.next())
                 .await
                 .map_err(silence)?
                 .ok_or_else(|| ApiError::NoAnswer(RequestErrorKind::Other.into()))?;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Cursor, Entries, MAX_PAGE, Page, ReadError, is_replicated, is_token, is_tombstone};
-use crate::nats::api::{ApiError, Copied, MAX_SUBJECTS, StoredMessage, TIMEOUT};
+use crate::nats::api::{ApiError, Copied, MAX_SUBJECTS, StoredMessage};
 
 /// Messages asked for at least: among them may be tombstones, and small requests cost as much.
 const MIN_ASKED: usize = 100;
@@ -162,7 +162,7 @@ impl Entries {
         let by = json!({ "subjects_filter": filter, "offset": offset });
         let info: Result<_, ApiError> = self
             .nats
-            .api(&format!("STREAM.INFO.{}", self.stream), &by, TIMEOUT)
+            .api(&format!("STREAM.INFO.{}", self.stream), &by)
             .await;
         info.map_err(|source| self.stream_failed("read the subjects of", source))
     }

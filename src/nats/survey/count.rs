@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Survey, SurveyError};
-use crate::nats::api::{ApiError, TIMEOUT};
+use crate::nats::api::ApiError;
 
 /// After this the server deletes a consumer that is not used.
 pub const IDLE: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ impl Survey {
             .map_err(self.failed("count the messages"))?;
         let counted = self.count_with(&name, from, through).await;
         let subject = format!("CONSUMER.DELETE.{}.{name}", self.stream);
-        let deleted = self.nats.api::<Value>(&subject, &Value::Null, TIMEOUT);
+        let deleted = self.nats.api::<Value>(&subject, &Value::Null);
         if let Err(error) = deleted.await {
             tracing::debug!(%error, name, "Consumer of a survey is left to its idle limit");
         }
@@ -94,7 +94,7 @@ impl Survey {
         let request = json!({ "stream_name": self.stream, "config": config, "action": "create" });
         let subject = format!("CONSUMER.CREATE.{}.{name}", self.stream);
         self.nats
-            .api::<Described>(&subject, &request, TIMEOUT)
+            .api::<Described>(&subject, &request)
             .await
             .map(drop)
     }
@@ -103,7 +103,7 @@ impl Survey {
     async fn pending(&self, name: &str, from: StreamSeq) -> Result<u64, ApiError> {
         let subject = format!("CONSUMER.RESET.{}.{name}", self.stream);
         let body = json!({ "seq": from.0.max(1) });
-        let described: Described = self.nats.api(&subject, &body, TIMEOUT).await?;
+        let described: Described = self.nats.api(&subject, &body).await?;
         Ok(described.num_pending)
     }
 }

@@ -78,5 +78,6 @@ fn nats(nats: &ValidatedNats) -> NatsConfig {
         auth,
         ca_file: nats.ca.as_ref().map(|_| format!("{CA_DIR}/{CA}")),
         tls_required: nats.tls_required,
+        ..NatsConfig::default()
     }
 }

@@ -75,6 +75,7 @@ impl Secrets {
             auth,
             ca,
             tls_required: nats.tls.required,
+            ..Target::default()
         })
     }
 
