@@ -147,7 +147,10 @@ fn what(act: &Act) -> String {
             let alert = &archived.alert;
             let last = alert.history.last();
             let reason = last.map_or_else(String::new, |step| because(&step.reason));
-            format!("archived alert {} of {}{reason}", alert.id, alert.rule.title)
+            format!(
+                "archived alert {} of {}{reason}",
+                alert.id, alert.rule.title
+            )
         }
         Act::History(step) => format!(
             "step {} of alert {}: {} to {} by {}",

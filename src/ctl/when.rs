@@ -35,7 +35,10 @@ mod tests {
         let now: Timestamp = "2026-11-21T16:00:00Z".parse().unwrap();
         let parsed = |text: &str| before(text, now).map(|time| time.to_string());
         assert_eq!(parsed("90m").unwrap(), "2026-11-21T14:30:00Z");
-        assert_eq!(parsed("2026-11-20T00:00:00+01:00").unwrap(), "2026-11-19T23:00:00Z");
+        assert_eq!(
+            parsed("2026-11-20T00:00:00+01:00").unwrap(),
+            "2026-11-19T23:00:00Z"
+        );
         assert!(parsed("yesterday").unwrap_err().starts_with("give a time"));
     }
 }

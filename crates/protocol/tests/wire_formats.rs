@@ -625,10 +625,7 @@ fn the_headers_of_a_dead_letter_are_pinned() {
 #[test]
 fn the_headers_of_a_redriven_event_are_pinned() {
     let added = deadletter::resend::added("0-7-e590fdd3", 2, "EVENTS");
-    assert_written(
-        "redriven-event-headers.json",
-        &json!(BTreeMap::from(added)),
-    );
+    assert_written("redriven-event-headers.json", &json!(BTreeMap::from(added)));
 }
 
 #[test]

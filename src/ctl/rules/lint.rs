@@ -12,7 +12,7 @@ use super::settings::Settings;
 use crate::ctl::output::{Answer, Format, Paint, Style, plain, print};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in super::super) struct Args {
     #[command(flatten)]
     paths: Paths,
     #[command(flatten)]

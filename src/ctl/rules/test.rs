@@ -24,7 +24,7 @@ use crate::worker::trial::{Outcome, Refused, Trial};
 const BATCH: usize = 5_000;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in super::super) struct Args {
     #[command(flatten)]
     paths: Paths,
     #[command(flatten)]

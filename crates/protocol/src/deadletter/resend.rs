@@ -191,13 +191,13 @@ mod tests {
     #[test]
     fn headers_that_could_not_be_written_again_are_refused() {
         let cases: [(&[u8], ResendError); 6] = [
-            (
-                b"NATS/1.0\r\nLatin: caf\xe9\r\n\r\n",
-                ResendError::NotText,
-            ),
+            (b"NATS/1.0\r\nLatin: caf\xe9\r\n\r\n", ResendError::NotText),
             (b"NATS/1.0 503\r\n\r\n", ResendError::Version),
             (b"A: 1\r\n\r\n", ResendError::Version),
-            (b"NATS/1.0\r\nA: 1\r\nno colon\r\n\r\n", ResendError::Line(2)),
+            (
+                b"NATS/1.0\r\nA: 1\r\nno colon\r\n\r\n",
+                ResendError::Line(2),
+            ),
             (b"NATS/1.0\r\nA b: 1\r\n\r\n", ResendError::Line(1)),
             (b"NATS/1.0\r\nA: 1\n2\r\n\r\n", ResendError::Line(1)),
         ];
@@ -218,7 +218,10 @@ mod tests {
         let cases: [(&[u8], u32); 5] = [
             (b"", 0),
             (b"NATS/1.0\r\nLookback-Redrives: 2\r\n\r\n", 2),
-            (b"NATS/1.0\r\nLatin: caf\xe9\r\nlookback-redrives:3\r\n\r\n", 3),
+            (
+                b"NATS/1.0\r\nLatin: caf\xe9\r\nlookback-redrives:3\r\n\r\n",
+                3,
+            ),
             (b"NATS/1.0\r\nLookback-Redrives: many\r\n\r\n", 0),
             (
                 b"NATS/1.0\r\nLookback-Redrives: 1\r\nLookback-Redrives: 4\r\n\r\n",

@@ -48,7 +48,11 @@ pub(super) async fn read(
 }
 
 /// As [`read`], over a connection that is there.
-pub(super) async fn over(nats: &Nats, key: &PipelineKey, pipeline: &DetectionPipeline) -> NatsFacts {
+pub(super) async fn over(
+    nats: &Nats,
+    key: &PipelineKey,
+    pipeline: &DetectionPipeline,
+) -> NatsFacts {
     match ask(nats, key, pipeline).await {
         Ok(facts) => NatsFacts::Reached(Box::new(facts)),
         Err(error) => unanswered(&error),
