@@ -165,6 +165,12 @@ const PLACE: [&str; 6] = [
     "Nats-Last-Sequence",
 ];
 
+/// Text as a header may hold it: on one line, without what a client panics on.
+pub(super) fn header_text(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(plain).collect()
+}
+
 pub(super) fn unavailable(
     operation: &'static str,
     object: impl Into<String>,

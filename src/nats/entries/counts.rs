@@ -10,9 +10,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use futures::stream::{FuturesOrdered, TryStreamExt};
+use lookback_protocol::alert::LEFT;
 
 use super::list::{ASKED_AGAIN, Newest};
-use super::{Entries, LEFT, ReadError, is_replicated};
+use super::{Entries, ReadError, is_replicated};
 use crate::nats::streams::ObservedStream;
 
 impl Entries {
