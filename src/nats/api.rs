@@ -1,12 +1,15 @@
 //! Requests to JetStream with the server's own error codes. async-nats' helpers hide them: a lost race
 //! on a replicated stream is 10164, which they call "other", and their key-value reads may be stale.
-//! Everything here is answered by the leader.
+//! Everything here is answered by the leader, but for [`direct`].
+
+mod batch;
+mod direct;
 
 use std::fmt;
 use std::time::Duration;
 
 use async_nats::client::{Request, RequestError};
-use async_nats::{HeaderMap, Message};
+use async_nats::{HeaderMap, HeaderValue, Message};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use jiff::Timestamp;
@@ -14,6 +17,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+pub(super) use self::batch::Draft;
+pub(super) use self::direct::{Copied, MAX_SUBJECTS};
 use super::connect::Nats;
 use crate::worker::ports::Unavailable;
 
@@ -37,6 +42,11 @@ pub enum ApiError {
     /// The server took a write for a repetition of another and did not store it.
     #[error("the server took it for a duplicate of sequence {0} and did not store it")]
     Swallowed(u64),
+    /// A direct get that nobody is there to answer.
+    #[error(
+        "no copy of the stream answers direct gets: it does not exist, or its allow_direct is off"
+    )]
+    NoCopies,
 }
 
 /// An error code of JetStream.
@@ -84,12 +94,12 @@ impl ApiError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Refused { code, .. } => Some(*code),
-            Self::NoAnswer(_) | Self::Unreadable(_) | Self::Swallowed(_) => None,
+            Self::NoAnswer(_) | Self::Unreadable(_) | Self::Swallowed(_) | Self::NoCopies => None,
         }
     }
 }
 
-/// A message as a stream's leader holds it.
+/// A message as a stream holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredMessage {
     /// Its subject.
@@ -115,10 +125,50 @@ impl StoredMessage {
             .map(|(_, value)| value.trim())
     }
 
+    /// A message that the server sends with its place in headers: to a direct get, or as a stream
+    /// publishes it again.
+    pub(super) fn copied(message: &Message) -> Result<Self, ApiError> {
+        let header = |name: &str| {
+            let value = message.headers.as_ref().and_then(|it| it.get(name));
+            value
+                .map(HeaderValue::as_str)
+                .ok_or_else(|| ApiError::Unreadable(format!("a message without {name}").into()))
+        };
+        let mut own = HeaderMap::new();
+        for (name, values) in message.headers.iter().flat_map(HeaderMap::iter) {
+            for value in values.iter().filter(|_| !PLACE.contains(&name.as_ref())) {
+                own.append(name.clone(), value.clone());
+            }
+        }
+        Ok(Self {
+            subject: header("Nats-Subject")?.to_owned(),
+            sequence: header("Nats-Sequence")?.parse().map_err(unreadable)?,
+            time: header("Nats-Time-Stamp")?.parse().map_err(unreadable)?,
+            headers: wire_form(Some(&own)),
+            payload: message.payload.clone(),
+        })
+    }
+
     /// Whether it says that a key of a bucket was deleted, and holds no value.
     pub(super) fn is_marker(&self) -> bool {
         matches!(self.header("KV-Operation"), Some("DEL" | "PURGE"))
     }
+}
+
+/// The headers in which a server says where a message stands, and what comes before and after it.
+const PLACE: [&str; 6] = [
+    "Nats-Stream",
+    "Nats-Subject",
+    "Nats-Sequence",
+    "Nats-Time-Stamp",
+    "Nats-Num-Pending",
+    "Nats-Last-Sequence",
+];
+
+/// Text as a header may hold it: on one line, without what a client panics on.
+pub(super) fn header_text(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(plain).collect()
 }
 
 pub(super) fn unavailable(

@@ -5,8 +5,10 @@
 //! What it guarantees:
 //! - A read changes nothing on the server: it is a message get or a stream info, never a consumer.
 //! - [`get`](Entries::get) is answered by the leader, so it sees every write that was acknowledged.
-//! - A list holds every entry that was in the state when it began and still is when it ends, once. On
-//!   replicated streams its pages may come from any copy, which is then proven to be recent enough.
+//! - A list holds every entry that was in the state when it began and still is when it ends; one that
+//!   was written meanwhile may come once more, in its newer version. On replicated streams its pages
+//!   may come from any copy, which is then proven to be recent enough.
+//! - Counts are exact when nothing is written meanwhile, on replicated streams too.
 //! - A move compares the entry's own subject with the sequence it was read at: of several movers one
 //!   wins, and the others are told who. After an answer was lost the leader is asked whose move stands.
 //! - Only [`ReadError::NotFound`] means that there is none; silence is an error.
@@ -15,18 +17,27 @@
 //! [`TOMBSTONE_TTL`]. Counts subtract what is marked and still a tombstone, so they cost as much as
 //! entries were moved within that time, however many there are.
 
-use std::collections::BTreeMap;
+mod counts;
+mod list;
+mod write;
+
 use std::time::Duration;
 
-use jiff::Timestamp;
+use lookback_protocol::alert::{LEFT, MOVED_TO};
 
+pub(super) use self::write::{Move, NewPart, Written};
 use super::api::{ApiError, StoredMessage};
 use super::connect::Nats;
+use super::streams::{self, ObservedStream};
 
-/// How long a tombstone stays.
+/// How long a tombstone stays, unless told otherwise.
 pub const TOMBSTONE_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Entries of a page at most.
 pub const MAX_PAGE: usize = 1000;
+/// Characters of an id that must be given at least.
+pub const MIN_PREFIX: usize = 6;
+/// Ids that an ambiguous beginning is answered with at most.
+const MAX_CANDIDATES: usize = 5;
 
 /// One family of entries of one pipeline.
 #[derive(Clone, Debug)]
@@ -38,6 +49,7 @@ pub struct Entries {
     prefix: String,
     /// For errors: `alert`.
     noun: &'static str,
+    tombstone_ttl: Duration,
 }
 
 /// Where a page begins. Opaque; written as text it can be handed out and taken back.
@@ -59,7 +71,7 @@ pub enum ReadError {
     /// There is none: the leader says so.
     #[error("there is no {noun} {id}")]
     NotFound {
-        /// `alert` or `dead letter`.
+        /// `alert`, `dead letter` or `state`.
         noun: &'static str,
         /// Its id, or the beginning of it.
         id: String,
@@ -67,12 +79,20 @@ pub enum ReadError {
     /// Several ids begin like this.
     #[error("{noun} {prefix} could be any of {}: give more of the id", ids.join(", "))]
     Ambiguous {
-        /// `alert` or `dead letter`.
+        /// `alert`, `dead letter` or `state`.
         noun: &'static str,
         /// What was given.
         prefix: String,
         /// Some that begin with it.
         ids: Vec<String>,
+    },
+    /// Too little to look for.
+    #[error("give at least {MIN_PREFIX} characters of the id of the {noun}, not only {prefix:?}")]
+    TooShort {
+        /// `alert`, `dead letter` or `state`.
+        noun: &'static str,
+        /// What was given.
+        prefix: String,
     },
     /// What stands there cannot be read by this version.
     #[error("{object} cannot be read")]
@@ -96,37 +116,6 @@ pub enum ReadError {
     },
 }
 
-/// One message of the new version of an entry.
-pub(super) struct NewPart {
-    /// What follows `<prefix>.<state>.<id>`: nothing for the first part, `.2` for the second.
-    pub(super) suffix: String,
-    pub(super) headers: async_nats::HeaderMap,
-    pub(super) body: bytes::Bytes,
-}
-
-/// An entry's move.
-pub(super) struct Move<'a> {
-    pub(super) id: &'a str,
-    pub(super) from: &'a str,
-    pub(super) to: &'a str,
-    /// The sequences at which its parts were read.
-    pub(super) expected: &'a [u64],
-    pub(super) parts: Vec<NewPart>,
-}
-
-/// What became of a move or update.
-#[derive(Debug)]
-pub(super) enum Written {
-    /// Done; the first part of the new version stands at this sequence.
-    At(u64),
-    /// Another write came first, or an answer was lost: compare what the leader holds.
-    Conflict,
-    /// The stream has no room.
-    Full,
-    /// It may have been done, or not, and the leader could not be asked.
-    Unknown(ApiError),
-}
-
 impl Entries {
     /// Nothing is asked yet.
     #[must_use]
@@ -136,6 +125,17 @@ impl Entries {
             stream,
             prefix,
             noun,
+            tombstone_ttl: TOMBSTONE_TTL,
+        }
+    }
+
+    /// With tombstones that stay for another time, in whole seconds, at least one. The time must be
+    /// longer than any program may go on with what it read: the entry's old subject is free afterwards.
+    #[must_use]
+    pub fn with_tombstone_ttl(self, tombstone_ttl: Duration) -> Self {
+        Self {
+            tombstone_ttl,
+            ..self
         }
     }
 
@@ -145,59 +145,145 @@ impl Entries {
     /// # Errors
     /// [`ReadError`].
     pub async fn get(&self, id: &str) -> Result<StoredMessage, ReadError> {
-        todo!("store: {id}")
+        if !is_token(id) {
+            return Err(self.not_found(id));
+        }
+        let found = self
+            .nats
+            .last_of_subject(&self.stream, &self.subject("*", id))
+            .await
+            .map_err(|source| self.failed("read", id, source))?;
+        found
+            .filter(|message| !is_tombstone(message))
+            .ok_or_else(|| self.not_found(id))
     }
 
-    /// The one id that begins with `prefix`, which has at least 6 characters.
+    /// The one id that begins with `prefix`, which has at least [`MIN_PREFIX`] characters. A whole id
+    /// costs one get; less than that, a list of all names from the leader.
     ///
     /// # Errors
-    /// [`ReadError::NotFound`], [`ReadError::Ambiguous`], or no answer.
+    /// [`ReadError::NotFound`], [`ReadError::Ambiguous`], [`ReadError::TooShort`], or no answer.
     pub async fn resolve(&self, prefix: &str) -> Result<String, ReadError> {
-        todo!("store: {prefix}")
+        if prefix.len() < MIN_PREFIX {
+            return Err(ReadError::TooShort {
+                noun: self.noun,
+                prefix: prefix.to_owned(),
+            });
+        }
+        match self.get(prefix).await {
+            Ok(_) => return Ok(prefix.to_owned()),
+            Err(ReadError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let names = self.names(&self.subject("*", "*")).await?;
+        let ids = names
+            .iter()
+            .filter_map(|name| self.split(name))
+            .map(|(_, id)| id);
+        let mut candidates = beginning_with(prefix, ids);
+        match candidates.len() {
+            0 => Err(self.not_found(prefix)),
+            1 => Ok(candidates.remove(0)),
+            _ => {
+                candidates.truncate(MAX_CANDIDATES);
+                Err(ReadError::Ambiguous {
+                    noun: self.noun,
+                    prefix: prefix.to_owned(),
+                    ids: candidates,
+                })
+            }
+        }
     }
 
-    /// Entries in `state`, or in any with `None`; only their first parts.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn page(
-        &self,
-        state: Option<&str>,
-        from: Cursor,
-        limit: usize,
-    ) -> Result<Page<StoredMessage>, ReadError> {
-        todo!("store: {state:?} {from:?} {limit}")
+    /// The state and id in the subject of an entry's first part.
+    #[must_use]
+    pub fn split<'a>(&self, subject: &'a str) -> Option<(&'a str, &'a str)> {
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        let (state, id) = rest.split_once('.')?;
+        (!id.contains('.')).then_some((state, id))
     }
 
-    /// How many entries are in each of `states`.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn counts(&self, states: &[&str]) -> Result<BTreeMap<String, u64>, ReadError> {
-        todo!("store: {states:?}")
+    fn subject(&self, state: &str, id: &str) -> String {
+        format!("{}.{state}.{id}", self.prefix)
     }
 
-    pub(super) async fn write_move(&self, entry: Move<'_>) -> Written {
-        todo!("store: {}", entry.id)
+    fn left_subject(&self, state: &str, id: &str) -> String {
+        format!("{}.{LEFT}.{state}.{id}", self.prefix)
     }
 
-    pub(super) async fn write_update(
-        &self,
-        subject: &str,
-        expected: u64,
-        part: NewPart,
-    ) -> Written {
-        todo!("store: {subject} {expected} {}", part.suffix)
+    /// What the leader says of the stream.
+    async fn observed(&self) -> Result<ObservedStream, ReadError> {
+        streams::info(&self.nats, &self.stream)
+            .await
+            .map_err(|source| self.stream_failed("read", source))
+    }
+
+    fn not_found(&self, id: &str) -> ReadError {
+        ReadError::NotFound {
+            noun: self.noun,
+            id: id.to_owned(),
+        }
+    }
+
+    fn failed(&self, operation: &'static str, id: &str, source: ApiError) -> ReadError {
+        ReadError::Api {
+            operation,
+            object: format!("{} {id}", self.noun),
+            source,
+        }
+    }
+
+    fn stream_failed(&self, operation: &'static str, source: ApiError) -> ReadError {
+        ReadError::Api {
+            operation,
+            object: format!("stream {}", self.stream),
+            source,
+        }
     }
 }
 
-/// What a message that is published again says of the one that was stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Republished {
-    /// The subject it was stored under.
-    pub subject: String,
-    /// Its sequence.
-    pub sequence: u64,
-    /// When it was stored.
-    pub time: Timestamp,
+/// Whether a message only says that its entry went elsewhere.
+pub(super) fn is_tombstone(message: &StoredMessage) -> bool {
+    message.header(MOVED_TO).is_some()
+}
+
+/// Whether there is more than one copy of a stream, so that one may be behind. Unknown is yes.
+fn is_replicated(observed: &ObservedStream) -> bool {
+    observed.replicas() != Some(1)
+}
+
+/// Whether text can be one token of a subject and stands for nothing but itself.
+fn is_token(text: &str) -> bool {
+    let stands_for_itself =
+        |c: char| !matches!(c, '.' | '*' | '>') && !c.is_whitespace() && !c.is_control();
+    !text.is_empty() && text.chars().all(stands_for_itself)
+}
+
+/// The different ids that begin like this, in order.
+fn beginning_with<'a>(prefix: &str, ids: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let matching: std::collections::BTreeSet<_> =
+        ids.filter(|id| id.starts_with(prefix)).collect();
+    matching.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tombstone_and_its_entry_are_one_id() {
+        let ids = ["ABCDEF2", "ABCDEF1", "ABCDEF2", "ABCDE"];
+        assert_eq!(
+            beginning_with("ABCDEF", ids.into_iter()),
+            ["ABCDEF1", "ABCDEF2"]
+        );
+    }
+
+    #[test]
+    fn an_id_that_stands_for_others_is_none() {
+        for text in ["", "*", ">", "a.b", "a b", "a\r\nb"] {
+            assert!(!is_token(text), "{text:?}");
+        }
+        assert!(is_token("0-7-e590fdd3"));
+    }
 }

@@ -143,9 +143,10 @@ fn consumer_problem(error: &ObjectError) -> Problem {
 fn api_reason(error: &ApiError, refused: Reason) -> Reason {
     match error {
         ApiError::Refused { .. } => refused,
-        ApiError::NoAnswer(_) | ApiError::Unreadable(_) | ApiError::Swallowed(_) => {
-            Reason::NatsUnavailable
-        }
+        ApiError::NoAnswer(_)
+        | ApiError::Unreadable(_)
+        | ApiError::Swallowed(_)
+        | ApiError::NoCopies => Reason::NatsUnavailable,
     }
 }
 
