@@ -261,8 +261,7 @@ fn is_token(text: &str) -> bool {
 
 /// The different ids that begin like this, in order.
 fn beginning_with<'a>(prefix: &str, ids: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let matching: std::collections::BTreeSet<_> =
-        ids.filter(|id| id.starts_with(prefix)).collect();
+    let matching: std::collections::BTreeSet<_> = ids.filter(|id| id.starts_with(prefix)).collect();
     matching.into_iter().map(str::to_owned).collect()
 }
 

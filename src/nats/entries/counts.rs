@@ -44,7 +44,10 @@ impl Entries {
         states: &[&str],
         observed: &ObservedStream,
     ) -> Result<Vec<u64>, ReadError> {
-        let filters: Vec<_> = states.iter().map(|state| self.subject(state, "*")).collect();
+        let filters: Vec<_> = states
+            .iter()
+            .map(|state| self.subject(state, "*"))
+            .collect();
         if !is_replicated(observed) {
             return self.subjects_copied(&filters).await;
         }
