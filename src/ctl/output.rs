@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 pub use self::live::{Interval, Watch, progress};
-pub use self::table::{Cell, Fields, Table};
+pub use self::table::{Cell, Fields, Table, write_cells};
 pub use self::text::{age, plain, shorten, width};
 
 /// How to print.

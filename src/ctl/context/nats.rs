@@ -47,7 +47,7 @@ impl Context {
                 .map(|path| Auth::Credentials(file(path))),
             ca: target.nats_ca.as_deref().map(file),
             tls_required: spec.tls.required,
-            ..connect::Target::default()
+            timeouts: connect::Timeouts::default(),
         };
         let secrets = match needs_secrets(target, spec) {
             true => Some(Secrets {

@@ -68,29 +68,13 @@ impl Table {
     pub fn write(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
         let heading = |text: &String| Cell::painted(text, Paint::Strong);
         let header: Vec<Cell> = self.header.iter().map(heading).collect();
-        self.lines(&header, out, style)
-    }
-
-    /// The rows alone, for what goes on below a table that stands there already.
-    ///
-    /// # Errors
-    /// What `out` says.
-    pub fn write_rows(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
-        self.lines(&[], out, style)
-    }
-
-    fn lines(&self, header: &[Cell], out: &mut dyn Write, style: Style) -> io::Result<()> {
         let dash = Cell::from("-");
         let shown = |cell: &Cell| match cell.text.is_empty() {
             true => dash.clone(),
             false => cell.clone(),
         };
         let rows = self.rows.iter().map(|row| row.iter().map(shown).collect());
-        let lines: Vec<Vec<Cell>> = (!header.is_empty())
-            .then(|| header.to_vec())
-            .into_iter()
-            .chain(rows)
-            .collect();
+        let lines: Vec<Vec<Cell>> = std::iter::once(header).chain(rows).collect();
         let columns: Vec<usize> = (0..self.header.len())
             .map(|at| {
                 let widths = lines.iter().filter_map(|line| line.get(at));
@@ -98,19 +82,32 @@ impl Table {
             })
             .collect();
         for line in &lines {
-            let last = line.len().saturating_sub(1);
-            for (at, cell) in line.iter().enumerate() {
-                if at == last {
-                    cell.write(out, style, 0)?;
-                } else {
-                    cell.write(out, style, columns.get(at).copied().unwrap_or(0))?;
-                    write!(out, "  ")?;
-                }
-            }
-            writeln!(out)?;
+            write_cells(line, &columns, out, style)?;
         }
         Ok(())
     }
+}
+
+/// One line of cells in columns of these widths; the last cell is not padded.
+///
+/// # Errors
+/// What `out` says.
+pub fn write_cells(
+    cells: &[Cell],
+    widths: &[usize],
+    out: &mut dyn Write,
+    style: Style,
+) -> io::Result<()> {
+    let last = cells.len().saturating_sub(1);
+    for (at, cell) in cells.iter().enumerate() {
+        if at == last {
+            cell.write(out, style, 0)?;
+        } else {
+            cell.write(out, style, widths.get(at).copied().unwrap_or(0))?;
+            write!(out, "  ")?;
+        }
+    }
+    writeln!(out)
 }
 
 /// Names with their values, one a line, as `kubectl describe` has them.

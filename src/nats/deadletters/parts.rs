@@ -9,7 +9,7 @@ use lookback_protocol::deadletter::{
 };
 use lookback_protocol::names::PipelineKey;
 
-use crate::nats::api::wire_form;
+use crate::nats::api::{Draft, wire_form};
 use crate::nats::entries::NewPart;
 use crate::nats::outbox::expecting;
 use crate::worker::ports::DeadLetter;
@@ -21,19 +21,11 @@ const MAX_TEXT: usize = 1024;
 /// What a part's own headers need: its number, the batch and the compare-and-swap.
 const PART_HEADERS: usize = 512;
 
-/// One message of an entry that is created.
-#[derive(Clone, Debug)]
-pub(super) struct Part {
-    pub(super) subject: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-/// Cuts a new entry so that no message, headers included, is larger than `max_payload`.
-pub(super) fn parts(key: &PipelineKey, letter: &DeadLetter, max_payload: usize) -> Vec<Part> {
+/// Cuts a new entry, of at least one message, so that no message, headers included, is larger than `max_payload`.
+pub(super) fn parts(key: &PipelineKey, letter: &DeadLetter, max_payload: usize) -> Vec<Draft> {
     let subject = key.dead_letter_subject(PARKED, &letter.id);
     let event = &letter.delivery;
-    let create = |part: NewPart| Part {
+    let create = |part: NewPart| Draft {
         subject: format!("{subject}{}", part.suffix),
         headers: with(expecting(0), &part.headers),
         body: part.body,
@@ -175,7 +167,7 @@ mod tests {
         }
     }
 
-    fn created(letter: &DeadLetter, max_payload: usize) -> Vec<Part> {
+    fn created(letter: &DeadLetter, max_payload: usize) -> Vec<Draft> {
         parts(
             &PipelineKey::new("prod", "edr").unwrap(),
             letter,
@@ -183,7 +175,7 @@ mod tests {
         )
     }
 
-    fn size(part: &Part) -> usize {
+    fn size(part: &Draft) -> usize {
         wire_form(Some(&part.headers)).len() + part.body.len()
     }
 
