@@ -23,6 +23,8 @@ mod report;
 mod rules;
 mod state;
 mod status;
+#[cfg(test)]
+mod usage;
 mod when;
 
 use std::fmt;

@@ -1,6 +1,7 @@
 //! The integration tests: adapters, worker and operator against real servers.
 
 mod api_gate;
+mod ctl_rules;
 mod nats_audit;
 mod nats_checkpoint;
 mod nats_connect;
