@@ -17,6 +17,7 @@ pub mod output;
 
 mod alerts;
 mod audit;
+mod complete;
 mod dlq;
 mod replay;
 mod report;
@@ -78,6 +79,13 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// What kubectl_complete-lookback prints for kubectl
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// What was typed, the last word unfinished
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 impl Cli {
@@ -104,6 +112,7 @@ impl Cli {
                 clap_complete::generate(shell, &mut command, name, &mut io::stdout());
                 Ok(())
             }
+            Command::Complete { words } => complete::run(Self::command(), &words).await,
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -130,3 +139,60 @@ impl fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    const KREW: &str = include_str!("../deploy/krew/lookback.yaml");
+    const BUILD: &str = include_str!("../tools/plugin.sh");
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_shell_gets_completions() {
+        for shell in ["bash", "zsh", "fish"] {
+            let cli = Cli::try_parse_from(["kubectl-lookback", "completions", shell]).unwrap();
+            let Command::Completions { shell } = cli.command else {
+                panic!("another verb");
+            };
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kubectl-lookback", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            assert!(script.contains("annotate"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn the_manifest_for_krew_names_every_file_of_the_archive() {
+        let filled = KREW
+            .replace("${VERSION}", env!("CARGO_PKG_VERSION"))
+            .replace("${SHA256}", &"0".repeat(64));
+        assert!(!filled.contains("${"), "{filled}");
+        let manifest: Value = serde_saphyr::from_str(&filled).unwrap();
+        assert_eq!(manifest["metadata"]["name"], "lookback");
+        let platform = &manifest["spec"]["platforms"][0];
+        assert_eq!(platform["bin"], "kubectl-lookback");
+        let files = platform["files"].as_array().unwrap();
+        let named: Vec<&str> = files
+            .iter()
+            .map(|file| file["from"].as_str().unwrap())
+            .collect();
+        let line = BUILD
+            .lines()
+            .find(|line| line.starts_with("files=("))
+            .unwrap();
+        let shipped = line.trim_start_matches("files=(").trim_end_matches(')');
+        let shipped = shipped.replace("$built", "target/kubectl-lookback");
+        let shipped: Vec<&str> = shipped
+            .split_whitespace()
+            .map(|path| path.rsplit('/').next().unwrap())
+            .collect();
+        assert_eq!(named, shipped);
+    }
+}

@@ -6,7 +6,7 @@ mod nats;
 mod tunnel;
 mod user;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -50,6 +50,19 @@ pub struct Target {
     /// The cluster's id in NATS, where neither the pipeline's stream nor kube-system tells it
     #[arg(long, global = true, value_name = "ID")]
     cluster_id: Option<String>,
+}
+
+impl Target {
+    /// The cluster and namespace that were typed, by the names of the options.
+    pub(super) fn at(given: &BTreeMap<String, String>) -> Self {
+        let text = |name: &str| given.get(name).cloned();
+        Self {
+            kubeconfig: text("kubeconfig").map(PathBuf::from),
+            context: text("context"),
+            namespace: text("namespace"),
+            ..Self::default()
+        }
+    }
 }
 
 /// What verbs share. Nothing is connected before a verb needs it.

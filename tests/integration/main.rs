@@ -1,7 +1,11 @@
 //! The integration tests: adapters, worker and operator against real servers.
 
 mod api_gate;
+mod ctl_alerts;
+mod ctl_fixture;
 mod ctl_rules;
+mod ctl_status;
+mod ctl_verbs;
 mod nats_audit;
 mod nats_checkpoint;
 mod nats_connect;

@@ -1,6 +1,7 @@
 //! How to connect: what flags give, else what the pipeline names, read with the person's rights.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Secret;
@@ -9,9 +10,9 @@ use lookback_protocol::names::PipelineKey;
 
 use super::tunnel::{self, Tunnel};
 use super::{Context, Target, said};
-use crate::api::DetectionPipeline;
 use crate::api::pipeline::NatsSpec;
-use crate::nats::connect::{self, Auth, Material, Nats, Options};
+use crate::api::{self, DetectionPipeline};
+use crate::nats::connect::{self, Auth, Material, Nats, Options, Timeouts};
 
 /// Shown by the server to its people.
 const NAME: &str = "kubectl-lookback";
@@ -47,7 +48,7 @@ impl Context {
                 .map(|path| Auth::Credentials(file(path))),
             ca: target.nats_ca.as_deref().map(file),
             tls_required: spec.tls.required,
-            timeouts: connect::Timeouts::default(),
+            timeouts: timeouts(spec),
         };
         let secrets = match needs_secrets(target, spec) {
             true => Some(Secrets {
@@ -129,6 +130,18 @@ impl Context {
                 Ok(tunnels)
             }
         }
+    }
+}
+
+fn timeouts(spec: &NatsSpec) -> Timeouts {
+    let usual = Timeouts::default();
+    let or = |given: &Option<api::Duration>, usual| match given {
+        Some(given) => Duration::from_millis(given.milliseconds()),
+        None => usual,
+    };
+    Timeouts {
+        connect: or(&spec.connect_timeout, usual.connect),
+        request: or(&spec.request_timeout, usual.request),
     }
 }
 

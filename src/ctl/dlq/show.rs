@@ -39,6 +39,11 @@ struct Shown {
     error: String,
     attempts: u32,
     epoch: u64,
+    redrives: u32,
+    /// Who moved it here, when it was a person.
+    by: Option<String>,
+    /// Why, in their words.
+    note: Option<String>,
     stored: Timestamp,
     stream: String,
     sequence: u64,
@@ -68,19 +73,20 @@ pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result
 
 impl Shown {
     fn of(letter: StoredDeadLetter) -> Self {
-        let mut tokens = letter.subject.rsplit('.').map(str::to_owned);
-        let (id, state) = (tokens.next(), tokens.next());
         let event = letter.event;
         let payload = event.payload.to_vec();
         let text = std::str::from_utf8(&payload).ok().map(str::to_owned);
         let headers = String::from_utf8_lossy(&event.headers);
         Self {
-            id: id.unwrap_or_default(),
-            state: state.unwrap_or_default(),
+            id: letter.id,
+            state: letter.state,
             reason: letter.reason.to_string(),
             error: letter.error,
             attempts: letter.attempts,
             epoch: letter.epoch.0,
+            redrives: letter.redrives,
+            by: letter.by,
+            note: letter.note,
             stored: letter.stored,
             stream: event.stream,
             sequence: event.sequence.0,
@@ -107,6 +113,11 @@ impl Answer for Shown {
         fields.field("Id", &self.id);
         fields.field("State", &self.state);
         fields.field("Since", self.stored.to_string());
+        if let Some(by) = &self.by {
+            let note = self.note.as_ref().map(|note| format!(": {note}"));
+            fields.field("Moved by", format!("{by}{}", note.unwrap_or_default()));
+        }
+        fields.field("Redrives", self.redrives.to_string());
         fields.field("Reason", &self.reason);
         fields.field("Error", &self.error);
         fields.field("Attempts", self.attempts.to_string());

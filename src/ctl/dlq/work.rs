@@ -292,7 +292,12 @@ fn is_refusal(error: &LetterError) -> bool {
         error,
         LetterError::WrongState { .. }
             | LetterError::Conflict { .. }
+            | LetterError::Busy { .. }
             | LetterError::Loop { .. }
+            | LetterError::NotResendable { .. }
+            | LetterError::Unproven { .. }
+            | LetterError::Sent { .. }
+            | LetterError::Full { .. }
             | LetterError::NoReason
             | LetterError::Read(ReadError::NotFound { .. } | ReadError::Ambiguous { .. })
     )
