@@ -86,6 +86,7 @@ fn confirm(plan: &Plan) -> Result<()> {
     }
     let mut out = io::stderr().lock();
     let mut fields = Fields::default();
+    fields.field("Plan", &plan.hash);
     words::say(plan, &mut fields);
     fields
         .write(&mut out, Style::default())

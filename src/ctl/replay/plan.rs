@@ -167,10 +167,18 @@ impl Answer for Planned {
                 format!("{:?} since {}", record.phase, record.since),
             );
             fields.field("Asked for", record.requested_at.to_string());
-            fields.field("Message", &record.message);
+            if !record.message.is_empty() {
+                fields.field("Message", &record.message);
+            }
         }
         match &self.plan {
-            Some(plan) => words::say(plan, &mut fields),
+            Some(plan) => {
+                // That of what would be is no hash that anybody could approve.
+                if !self.what_if {
+                    fields.field("Plan", &plan.hash);
+                }
+                words::say(plan, &mut fields);
+            }
             None => fields.field("Plan", "none yet"),
         }
         fields.write(out, style)?;

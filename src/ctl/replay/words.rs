@@ -4,10 +4,10 @@ use lookback_protocol::replay::record::{Plan, Windows};
 
 use crate::ctl::output::{Cell, Fields, Paint};
 
-/// The lines of a plan; what costs something stands out.
+/// The lines of a plan, without its hash; what costs something stands out.
 pub(super) fn say(plan: &Plan, out: &mut Fields) {
     let Plan {
-        hash,
+        hash: _,
         start,
         start_time,
         target,
@@ -25,7 +25,6 @@ pub(super) fn say(plan: &Plan, out: &mut Fields) {
         known_alerts,
     } = plan;
     let stored = start_time.map(|time| format!(", stored at {time}"));
-    out.field("Plan", hash);
     out.field(
         "Begins at",
         format!("message {start}{}", stored.unwrap_or_default()),
@@ -37,10 +36,7 @@ pub(super) fn say(plan: &Plan, out: &mut Fields) {
     out.field("Position now", position);
     out.field(
         "Reads",
-        format!(
-            "{messages} messages through {target}, about {} MB",
-            bytes.div_ceil(1_000_000)
-        ),
+        format!("{messages} messages through {target}, about {}", amount(*bytes)),
     );
     if let Some(seconds) = eta_seconds {
         out.field("Takes", format!("about {seconds} s at the rate seen last"));
@@ -79,6 +75,16 @@ pub(super) fn say(plan: &Plan, out: &mut Fields) {
     if *double_counted > 0 {
         let text = format!("counts {double_counted} messages a second time in windows that go on");
         out.field("Note", warning(&text));
+    }
+}
+
+/// Rounded up, in a unit that leaves it short.
+fn amount(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} bytes"),
+        10_000..10_000_000 => format!("{} kB", bytes.div_ceil(1_000)),
+        10_000_000..10_000_000_000 => format!("{} MB", bytes.div_ceil(1_000_000)),
+        _ => format!("{} GB", bytes.div_ceil(1_000_000_000)),
     }
 }
 
