@@ -133,7 +133,10 @@ impl Entries {
     }
 
     /// As [`Self::newest`], from the leader, one by one.
-    pub(super) async fn leader_newest(&self, subjects: &[String]) -> Result<Vec<(String, Newest)>, ReadError> {
+    pub(super) async fn leader_newest(
+        &self,
+        subjects: &[String],
+    ) -> Result<Vec<(String, Newest)>, ReadError> {
         let found: Vec<_> = stream::iter(subjects)
             .map(|subject| self.nats.last_of_subject(&self.stream, subject))
             .buffer_unordered(LEADER_GETS)
