@@ -3,7 +3,7 @@
 
 mod kubeconfig;
 mod nats;
-mod tunnel;
+pub mod tunnel;
 mod user;
 
 use std::collections::{BTreeMap, HashMap};

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::behind::{Endpoint, behind};
-pub(super) use self::names::Service;
+pub use self::names::{Service, service};
 use super::said;
 
 /// How long a name may take to be looked up. One that nobody answers for is none of this machine's.
@@ -39,7 +39,7 @@ pub(super) async fn needed(url: &str, namespace: &str) -> Option<Service> {
 
 /// A listener that ends with this value.
 #[derive(Debug)]
-pub(super) struct Tunnel {
+pub struct Tunnel {
     near: SocketAddr,
     to: String,
     problem: Arc<Mutex<Option<String>>>,
@@ -57,7 +57,7 @@ impl Tunnel {
     ///
     /// # Errors
     /// No pod is ready behind the Service, or a right is missing.
-    pub(super) async fn open(client: Client, service: Service) -> Result<Self> {
+    pub async fn open(client: Client, service: Service) -> Result<Self> {
         let endpoint = find(&client, &service).await?;
         let to = format!("pod {}/{}", service.namespace, endpoint.pod);
         let listener = TcpListener::bind(("127.0.0.1", 0))
@@ -76,8 +76,15 @@ impl Tunnel {
         })
     }
 
+    /// Where to connect to.
+    #[must_use]
+    pub fn near(&self) -> SocketAddr {
+        self.near
+    }
+
     /// Its near end as a NATS URL. A certificate may well be for `localhost`, never for an address.
-    pub(super) fn url(&self, encrypted: bool) -> String {
+    #[must_use]
+    pub fn url(&self, encrypted: bool) -> String {
         match encrypted {
             true => format!("tls://localhost:{}", self.near.port()),
             false => format!("nats://{}", self.near),

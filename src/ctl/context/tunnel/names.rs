@@ -7,22 +7,23 @@ const PORT: u16 = 4222;
 
 /// A Service of the cluster, as a URL names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Service {
+pub struct Service {
     /// As the URL has it.
-    pub(super) host: String,
+    pub host: String,
     /// Its namespace.
-    pub(super) namespace: String,
+    pub namespace: String,
     /// Its name.
-    pub(super) name: String,
+    pub name: String,
     /// The pod, where a headless Service gives each a name of its own.
-    pub(super) pod: Option<String>,
+    pub pod: Option<String>,
     /// Its port.
-    pub(super) port: u16,
+    pub port: u16,
 }
 
 /// The Service that a NATS URL may mean for a pod in `namespace`; `None` for what can only be an
 /// address or a name of the world outside.
-pub(super) fn service(url: &str, namespace: &str) -> Option<Service> {
+#[must_use]
+pub fn service(url: &str, namespace: &str) -> Option<Service> {
     let (_, place) = url.split_once("://")?;
     let (host, port) = match place.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().ok()?),
