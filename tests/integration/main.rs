@@ -42,6 +42,7 @@ mod store_knobs;
 mod store_letters;
 mod store_moves;
 mod store_reads;
+mod store_redriven;
 mod store_streams;
 mod store_workflow;
 mod worker;
