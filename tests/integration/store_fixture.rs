@@ -434,8 +434,10 @@ impl Spy {
         };
         let client = server.client().await?;
         let requests = client.subscribe("$JS.API.>").await?;
-        client.flush().await?;
-        Ok(Self { client, requests })
+        let mut spy = Self { client, requests };
+        // What is heard of oneself, the server has subscribed.
+        spy.heard().await?;
+        Ok(spy)
     }
 
     /// What was asked for since the last time, without `$JS.API.`.

@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Cursor, Entries, MAX_PAGE, Page, ReadError, is_replicated, is_token, is_tombstone};
+use super::{Cursor, Entries, MAX_PAGE, Page, ReadError, is_replicated, is_tombstone};
 use crate::nats::api::{ApiError, Copied, MAX_SUBJECTS, StoredMessage};
 
 /// Messages asked for at least: among them may be tombstones, and small requests cost as much.
@@ -28,12 +28,7 @@ impl Entries {
         from: Cursor,
         limit: usize,
     ) -> Result<Page<StoredMessage>, ReadError> {
-        if let Some(state) = state.filter(|state| !is_token(state)) {
-            return Err(ReadError::NotFound {
-                noun: "state",
-                id: state.to_owned(),
-            });
-        }
+        self.check_state(state)?;
         let filter = self.subject(state.unwrap_or("*"), "*");
         let observed = self.observed().await?;
         let replicated = is_replicated(&observed);
