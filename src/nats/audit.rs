@@ -198,7 +198,10 @@ async fn next(
     subjects: &str,
     wanted: usize,
 ) -> Result<(Vec<StoredMessage>, bool), ApiError> {
-    let copied = match nats.copies_of_next(AUDIT_STREAM, at, subjects, wanted).await {
+    let copied = match nats
+        .copies_of_next(AUDIT_STREAM, at, subjects, wanted)
+        .await
+    {
         Err(ApiError::NoCopies) => Copied::default(),
         copied => copied?,
     };
@@ -212,7 +215,10 @@ async fn next(
     };
     let more = following.is_some();
     let room = wanted.saturating_sub(copied.messages.len());
-    let messages = copied.messages.into_iter().chain(following.into_iter().take(room));
+    let messages = copied
+        .messages
+        .into_iter()
+        .chain(following.into_iter().take(room));
     Ok((messages.collect(), more))
 }
 
