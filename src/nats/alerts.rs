@@ -1,11 +1,15 @@
 //! Alerts: one JSON record a subject, `alert.<state>.<id>`. See [`super::outbox`] for what a create
 //! guarantees.
 
+mod anywhere;
 mod follow;
+mod step;
 mod store;
 
+pub use anywhere::anywhere;
 pub use follow::{Begin, Heard, Live, Subscription};
-pub use store::{AlertStore, StepError, Stepped, StoredAlert, anywhere};
+pub use step::{StepError, Stepped};
+pub use store::{AlertStore, StoredAlert};
 
 use bytes::Bytes;
 use lookback_protocol::alert::AlertRecord;

@@ -165,6 +165,12 @@ const PLACE: [&str; 6] = [
     "Nats-Last-Sequence",
 ];
 
+/// Text as a header may hold it: on one line, without what a client panics on.
+pub(super) fn header_text(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(plain).collect()
+}
+
 pub(super) fn unavailable(
     operation: &'static str,
     object: impl Into<String>,
@@ -232,11 +238,23 @@ impl Nats {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<u64, ApiError> {
+        stored(answer(&self.send(subject, headers, body).await?)?)
+    }
+
+    /// As [`Self::publish`], into this stream: somebody who merely listens on the subject may answer too.
+    pub(super) async fn publish_into(
+        &self,
+        stream: &str,
+        subject: String,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<u64, ApiError> {
         let ack: PubAck = answer(&self.send(subject, headers, body).await?)?;
-        if ack.duplicate {
-            return Err(ApiError::Swallowed(ack.seq));
+        if ack.stream != stream {
+            let other = format!("it is that of stream {}", ack.stream);
+            return Err(unreadable(other));
         }
-        Ok(ack.seq)
+        stored(ack)
     }
 
     /// Publishes a part of a batch that is not its last; the server answers with nothing, or why not.
@@ -336,6 +354,13 @@ fn answer<T: DeserializeOwned>(message: &Message) -> Result<T, ApiError> {
     serde_json::from_value(value).map_err(unreadable)
 }
 
+fn stored(ack: PubAck) -> Result<u64, ApiError> {
+    match ack.duplicate {
+        true => Err(ApiError::Swallowed(ack.seq)),
+        false => Ok(ack.seq),
+    }
+}
+
 fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ApiError {
     ApiError::Unreadable(error.into())
 }
@@ -354,6 +379,8 @@ fn no_code() -> Code {
 
 #[derive(Deserialize)]
 struct PubAck {
+    #[serde(default)]
+    stream: String,
     seq: u64,
     #[serde(default)]
     duplicate: bool,

@@ -23,7 +23,7 @@ mod write;
 
 use std::time::Duration;
 
-use lookback_protocol::alert::MOVED_TO;
+use lookback_protocol::alert::{LEFT, MOVED_TO};
 
 pub(super) use self::write::{Move, NewPart, Written};
 use super::api::{ApiError, StoredMessage};
@@ -36,8 +36,6 @@ pub const TOMBSTONE_TTL: Duration = Duration::from_secs(24 * 3600);
 pub const MAX_PAGE: usize = 1000;
 /// Characters of an id that must be given at least.
 pub const MIN_PREFIX: usize = 6;
-/// The state under which marks stand; no entry is ever in it.
-const LEFT: &str = "left";
 /// Ids that an ambiguous beginning is answered with at most.
 const MAX_CANDIDATES: usize = 5;
 
@@ -263,8 +261,7 @@ fn is_token(text: &str) -> bool {
 
 /// The different ids that begin like this, in order.
 fn beginning_with<'a>(prefix: &str, ids: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let matching: std::collections::BTreeSet<_> =
-        ids.filter(|id| id.starts_with(prefix)).collect();
+    let matching: std::collections::BTreeSet<_> = ids.filter(|id| id.starts_with(prefix)).collect();
     matching.into_iter().map(str::to_owned).collect()
 }
 

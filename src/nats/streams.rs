@@ -107,6 +107,20 @@ impl ObservedStream {
         self.config.get("max_msgs").and_then(Value::as_u64)
     }
 
+    /// Messages of one subject that it may hold, the oldest of which it drops; `None` for no limit.
+    #[must_use]
+    pub fn max_messages_per_subject(&self) -> Option<u64> {
+        let limit = self.config.get("max_msgs_per_subject");
+        limit.and_then(Value::as_u64).filter(|&limit| limit > 0)
+    }
+
+    /// Whether it stores messages under other subjects than they were sent to.
+    #[must_use]
+    pub fn transforms(&self) -> bool {
+        let transform = self.config.get("subject_transform");
+        transform.is_some_and(|transform| !transform.is_null())
+    }
+
     /// Whether a full stream drops its oldest messages, rather than to refuse new ones.
     #[must_use]
     pub fn drops_oldest(&self) -> bool {

@@ -34,6 +34,7 @@ mod store_alerts;
 mod store_fixture;
 mod store_knobs;
 mod store_moves;
+mod store_reads;
 mod store_streams;
 mod store_workflow;
 mod worker;

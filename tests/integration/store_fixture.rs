@@ -166,15 +166,11 @@ pub(crate) async fn create_streams(nats: &Nats, key: &PipelineKey, copies: Copie
         pipeline: key.clone(),
         ..owner()
     };
-    let store = |name, subjects| {
-        let age = Duration::from_secs(30 * 86_400);
-        let owner = owner.to_string();
-        DesiredStream::store(name, subjects, Some(1 << 30), Some(age), copies, owner)
-    };
-    for stream in [
-        store(key.alerts_stream(), key.alert_subjects()),
-        store(key.dead_letters_stream(), key.dead_letter_subjects()),
-    ] {
+    let (bytes, age) = (Some(1 << 30), Some(Duration::from_secs(30 * 86_400)));
+    let alerts = DesiredStream::alerts(key, bytes, age, copies, owner.to_string());
+    let (name, subjects) = (key.dead_letters_stream(), key.dead_letter_subjects());
+    let dead_letters = DesiredStream::store(name, subjects, bytes, age, copies, owner.to_string());
+    for stream in [alerts, dead_letters] {
         streams::ensure(nats, &stream).await?;
     }
     for shared in [

@@ -25,6 +25,13 @@ pub const LEFT: &str = "left";
 pub const MAX_HISTORY: usize = 64;
 /// Header of a tombstone: the state that the alert went to.
 pub const MOVED_TO: &str = "Lookback-Moved-To";
+/// Header of an archived alert, which has no body: who archived it.
+pub const BY: &str = "Lookback-By";
+/// Header of an archived alert: the id of the write that archived it.
+pub const OP_ID: &str = "Lookback-Op-Id";
+/// Header of an archived alert: the sequence of the version before. It tells which record in the audit
+/// is the one that was archived, because one that could not be archived may stand there as well.
+pub const PREV_SEQ: &str = "Lookback-Prev-Seq";
 /// Event data beyond this many bytes is left out of a record, which says so in its metadata.
 pub const MAX_DATA_BYTES: usize = 64 * 1024;
 

@@ -184,6 +184,19 @@ pub struct OperatorAct {
     pub message: String,
 }
 
+impl Archived {
+    /// The last token of its subject. Each version of an alert has its own: whoever wrote one that then
+    /// was not archived, because somebody else changed the alert first, is in no one's way.
+    #[must_use]
+    pub fn key_of(id: &str, prev_seq: u64) -> String {
+        format!("{id}-{prev_seq}")
+    }
+
+    fn key(&self) -> String {
+        Self::key_of(&self.alert.id, self.alert.prev_seq)
+    }
+}
+
 impl Act {
     /// Its kind.
     #[must_use]
@@ -204,7 +217,7 @@ impl Act {
         match self {
             Self::Replay(claim) => claim.request_id.to_string(),
             Self::Alert(act) => act.op_id.clone(),
-            Self::Archive(archived) => archived.alert.id.clone(),
+            Self::Archive(archived) => archived.key(),
             Self::History(step) => format!("{}-{}", step.alert, step.number),
             Self::DeadLetter(act) => act.op_id.clone(),
             Self::Operator(act) => act.key.clone(),

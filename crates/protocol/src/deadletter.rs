@@ -3,6 +3,8 @@
 //! server would obey a copied `Nats-Msg-Id` or `Nats-Expected-*`; they stand base64-encoded in
 //! [`HEADERS`], or, when large, raw in a part of their own.
 
+pub mod resend;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +58,12 @@ pub const DISCARDED: &str = "discarded";
 /// Every state.
 pub const STATES: [&str; 4] = [PARKED, REDRIVING, REDRIVEN, DISCARDED];
 
+/// Whether a dead letter can have this id: one subject token without a wildcard.
+#[must_use]
+pub fn is_id(id: &str) -> bool {
+    !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
+
 /// Why an event was parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reason {
@@ -78,5 +86,18 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_find_more_than_one_letter_is_no_id() {
+        assert!(is_id("0-7-e590fdd3"));
+        for other in ["", "*", ">", "0-7-e590fdd3.2", "0-7 e"] {
+            assert!(!is_id(other), "{other}");
+        }
     }
 }

@@ -613,8 +613,19 @@ fn the_headers_of_a_dead_letter_are_pinned() {
             "headers": deadletter::HEADERS,
             "part": deadletter::PART,
             "parts": deadletter::PARTS,
+            "by": deadletter::BY,
+            "note": deadletter::NOTE,
+            "opId": deadletter::OP_ID,
+            "redrives": deadletter::REDRIVES,
+            "redriveAfter": deadletter::REDRIVE_AFTER,
         }),
     );
+}
+
+#[test]
+fn the_headers_of_a_redriven_event_are_pinned() {
+    let added = deadletter::resend::added("0-7-e590fdd3", 2, "EVENTS");
+    assert_written("redriven-event-headers.json", &json!(BTreeMap::from(added)));
 }
 
 #[test]

@@ -5,15 +5,21 @@
 //! for is in the audit before it goes; what was done is in the audit after it is done.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use lookback_protocol::alert::AlertRecord;
-use lookback_protocol::names::{Owner, PipelineKey};
-use lookback_protocol::workflow::{Ask, Refusal, Workflow};
+use lookback_protocol::alert::{ARCHIVED, AlertRecord, BY, OP_ID, PREV_SEQ};
+use lookback_protocol::audit::{Act, Archived, AuditKind, AuditRecord};
+use lookback_protocol::names::{AUDIT_STREAM, Owner, PipelineKey};
+use lookback_protocol::workflow::{Workflow, sentences};
 
-use crate::nats::audit::AuditError;
+use crate::nats::api::StoredMessage;
 use crate::nats::connect::Nats;
-use crate::nats::entries::{Cursor, Page, ReadError};
+use crate::nats::definition;
+use crate::nats::entries::{Cursor, Entries, Page, ReadError};
+
+/// For errors.
+const NOUN: &str = "alert";
 
 /// An alert as it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,95 +38,42 @@ pub struct StoredAlert {
     pub time: Timestamp,
 }
 
-/// What a step did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stepped {
-    /// The alert as it stands now.
-    pub alert: StoredAlert,
-    /// The state before.
-    pub from: String,
-    /// The transition.
-    pub transition: String,
-}
-
-/// Why a step was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// The alert, the workflow or the stream could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The workflow does not allow it.
-    #[error("alert {id} is left as it is")]
-    Refused {
-        /// The alert.
-        id: String,
-        /// Why.
-        #[source]
-        source: Refusal,
-    },
-    /// Somebody else was faster.
-    #[error("alert {id} is left as it is: {by} has moved it to {state} (sequence {sequence})")]
-    Conflict {
-        /// The alert.
-        id: String,
-        /// Who won.
-        by: String,
-        /// Where it is now.
-        state: String,
-        /// The version that won.
-        sequence: u64,
-    },
-    /// The stream has no room.
-    #[error(
-        "stream {stream} has no room left: raise spec.alerts.maxBytes, or archive alerts that are done with"
-    )]
-    Full {
-        /// The stream.
-        stream: String,
-    },
-    /// It may have been done, or not.
-    #[error("it is not known whether alert {id} was moved: read it before trying again")]
-    Unknown {
-        /// The alert.
-        id: String,
-        /// Why not.
-        #[source]
-        source: crate::nats::api::ApiError,
-    },
-    /// The audit has no room or does not answer, and the step is not taken without it.
-    #[error("alert {id} is left as it is, because its past cannot be kept in the audit")]
-    AuditBefore {
-        /// The alert.
-        id: String,
-        /// Why.
-        #[source]
-        source: AuditError,
-    },
-    /// It was done, but is not in the audit.
-    #[error("alert {id} was moved to {state}, but the audit does not say so")]
-    AuditAfter {
-        /// The alert.
-        id: String,
-        /// Where it is now.
-        state: String,
-        /// Why.
-        #[source]
-        source: AuditError,
-    },
-}
-
 /// The alerts of one pipeline.
 #[derive(Clone, Debug)]
 pub struct AlertStore {
-    nats: Nats,
-    owner: Owner,
+    pub(super) nats: Nats,
+    pub(super) owner: Owner,
+    pub(super) entries: Entries,
+}
+
+/// An alert and the write that made this version of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Version {
+    pub(super) alert: StoredAlert,
+    pub(super) by: String,
+    pub(super) op_id: String,
+    /// The sequence of the version before.
+    pub(super) prev_seq: u64,
 }
 
 impl AlertStore {
     /// Nothing is asked yet. The cluster in `owner` is what the audit is written for.
     #[must_use]
     pub fn new(nats: Nats, owner: Owner) -> Self {
-        Self { nats, owner }
+        Self {
+            entries: entries(&nats, &owner.pipeline),
+            nats,
+            owner,
+        }
+    }
+
+    /// With tombstones that stay for another time; see [`Entries::with_tombstone_ttl`].
+    #[must_use]
+    pub fn with_tombstone_ttl(self, tombstone_ttl: Duration) -> Self {
+        Self {
+            entries: self.entries.with_tombstone_ttl(tombstone_ttl),
+            ..self
+        }
     }
 
     /// The alert, in whatever state, from the leader.
@@ -128,26 +81,53 @@ impl AlertStore {
     /// # Errors
     /// [`ReadError::NotFound`] when the leader has none of this id; otherwise no answer.
     pub async fn get(&self, id: &str) -> Result<StoredAlert, ReadError> {
-        todo!("store: {:?} {id}", self.nats)
+        Ok(self.version(id).await?.alert)
     }
 
-    /// The alert whose id begins with `prefix`.
+    /// The alert whose id begins with `prefix`; see [`Entries::resolve`].
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn find(&self, prefix: &str) -> Result<StoredAlert, ReadError> {
-        todo!("store: {prefix}")
+        let id = self.entries.resolve(prefix).await?;
+        self.get(&id).await
     }
 
     /// The record of an archived alert, from the audit.
     ///
     /// # Errors
-    /// [`ReadError`].
+    /// [`ReadError::NotFound`] when there is no such alert or it is not archived, or the audit has let
+    /// go of it.
     pub async fn archived(&self, id: &str) -> Result<AlertRecord, ReadError> {
-        todo!("store: {id}")
+        let not_found = || ReadError::NotFound {
+            noun: "archived alert",
+            id: id.to_owned(),
+        };
+        let version = self.version(id).await?;
+        if version.alert.state != ARCHIVED {
+            return Err(not_found());
+        }
+        let key = Archived::key_of(id, version.prev_seq);
+        let subject = self.owner.pipeline.audit_subject(AuditKind::Archive, &key);
+        let message = self
+            .nats
+            .last_of_subject(AUDIT_STREAM, &subject)
+            .await
+            .map_err(|source| ReadError::Api {
+                operation: "read",
+                object: format!("audit record {subject}"),
+                source,
+            })?
+            .ok_or_else(not_found)?;
+        let record: AuditRecord = parsed(&message)?;
+        match record.act {
+            Act::Archive(archived) => Ok(*archived.alert),
+            _ => Err(not_found()),
+        }
     }
 
-    /// Alerts in `state`; with `None` all but archived ones.
+    /// Alerts in `state`; with `None` all but archived ones. Fewer than `limit` does not mean that
+    /// these are the last: [`Page::next`] says so.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -157,15 +137,28 @@ impl AlertStore {
         from: Cursor,
         limit: usize,
     ) -> Result<Page<StoredAlert>, ReadError> {
-        todo!("store: {state:?} {from:?} {limit}")
+        let page = self.entries.page(state, from, limit).await?;
+        let mut items = Vec::with_capacity(page.items.len());
+        for message in page.items {
+            let alert = Version::read(&self.entries, message)?.alert;
+            if state.is_some() || alert.state != ARCHIVED {
+                items.push(alert);
+            }
+        }
+        Ok(Page {
+            items,
+            next: page.next,
+        })
     }
 
-    /// How many alerts there are in each state of the workflow.
+    /// How many alerts there are in each state of the workflow, zero included; see [`Entries::counts`].
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn counts(&self) -> Result<BTreeMap<String, u64>, ReadError> {
-        todo!("store")
+        let workflow = self.workflow().await?;
+        let states: Vec<_> = workflow.states().collect();
+        self.entries.counts(&states).await
     }
 
     /// The workflow, as the operator wrote it into NATS; the default when there is none yet.
@@ -173,29 +166,76 @@ impl AlertStore {
     /// # Errors
     /// [`ReadError`].
     pub async fn workflow(&self) -> Result<Workflow, ReadError> {
-        todo!("store")
+        let key = &self.owner.pipeline;
+        let Some(definition) = definition::read(&self.nats, key).await? else {
+            return Ok(Workflow::default());
+        };
+        Workflow::new(definition.workflow).map_err(|faults| ReadError::Unreadable {
+            object: format!("the workflow of {key}"),
+            source: sentences(&faults).into(),
+        })
     }
 
-    /// Takes a step: a move, an update of metadata, or into the archive. `expected` is the sequence of
-    /// the version that the asker saw; with `None` the step is tried on whatever stands now, again each
-    /// time somebody else only changed metadata.
-    ///
-    /// # Errors
-    /// [`StepError`] says whether anything was done.
-    pub async fn step(
-        &self,
-        id: &str,
-        expected: Option<u64>,
-        ask: &Ask,
-    ) -> Result<Stepped, StepError> {
-        todo!("store: {id} {expected:?} {ask:?}")
+    pub(super) async fn version(&self, id: &str) -> Result<Version, ReadError> {
+        let message = self.entries.get(id).await?;
+        Version::read(&self.entries, message)
     }
 }
 
-/// The alert of this id in any pipeline of the account.
-///
-/// # Errors
-/// [`ReadError`].
-pub async fn anywhere(nats: &Nats, id: &str) -> Result<(PipelineKey, StoredAlert), ReadError> {
-    todo!("store: {nats:?} {id}")
+impl Version {
+    pub(super) fn read(entries: &Entries, message: StoredMessage) -> Result<Self, ReadError> {
+        let Some((state, id)) = entries.split(&message.subject) else {
+            return Err(unreadable(&message, "its subject is none of an alert"));
+        };
+        let (state, id) = (state.to_owned(), id.to_owned());
+        let (record, by, op_id, prev_seq) = if state == ARCHIVED {
+            let header = |name| message.header(name).unwrap_or_default().to_owned();
+            let prev_seq = header(PREV_SEQ)
+                .parse()
+                .map_err(|error| unreadable(&message, error))?;
+            (None, header(BY), header(OP_ID), prev_seq)
+        } else {
+            let record: AlertRecord = parsed(&message)?;
+            let (by, op_id) = (record.by.clone(), record.op_id.clone());
+            let prev_seq = record.prev_seq;
+            (Some(record), by, op_id, prev_seq)
+        };
+        Ok(Self {
+            alert: StoredAlert {
+                record,
+                id,
+                state,
+                subject: message.subject,
+                sequence: message.sequence,
+                time: message.time,
+            },
+            by,
+            op_id,
+            prev_seq,
+        })
+    }
+}
+
+/// The entries that are the alerts of `key`.
+pub(super) fn entries(nats: &Nats, key: &PipelineKey) -> Entries {
+    let prefix = key
+        .alert_subjects()
+        .strip_suffix(".>")
+        .expect("a stream of alerts takes everything below one prefix")
+        .to_owned();
+    Entries::new(nats.clone(), key.alerts_stream(), prefix, NOUN)
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(message: &StoredMessage) -> Result<T, ReadError> {
+    serde_json::from_slice(&message.payload).map_err(|error| unreadable(message, error))
+}
+
+fn unreadable(
+    message: &StoredMessage,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> ReadError {
+    ReadError::Unreadable {
+        object: format!("{} (sequence {})", message.subject, message.sequence),
+        source: source.into(),
+    }
 }

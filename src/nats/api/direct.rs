@@ -114,7 +114,11 @@ fn end(
         503 => Err(ApiError::NoCopies),
         code => Err(ApiError::Refused {
             code: Code(code.into()),
-            description: message.description.as_deref().unwrap_or_default().to_owned(),
+            description: message
+                .description
+                .as_deref()
+                .unwrap_or_default()
+                .to_owned(),
         }),
     }
 }
@@ -166,7 +170,10 @@ mod tests {
         let time: Timestamp = "2026-11-21T10:00:00.000000001Z".parse().unwrap();
         assert_eq!(copied.subject, "lookback.v1.prod.edr.alert.new.X");
         assert_eq!((copied.sequence, copied.time), (7, time));
-        assert_eq!(&copied.headers[..], b"NATS/1.0\r\nLookback-By: user/alice\r\n\r\n");
+        assert_eq!(
+            &copied.headers[..],
+            b"NATS/1.0\r\nLookback-By: user/alice\r\n\r\n"
+        );
         assert_eq!(&copied.payload[..], b"{}");
     }
 
@@ -181,7 +188,11 @@ mod tests {
 
     #[test]
     fn an_end_says_how_many_are_left_and_how_recent_the_copy_is() {
-        let copied = ended(204, &[("Nats-Num-Pending", "3"), ("Nats-UpTo-Sequence", "9")]).unwrap();
+        let copied = ended(
+            204,
+            &[("Nats-Num-Pending", "3"), ("Nats-UpTo-Sequence", "9")],
+        )
+        .unwrap();
         assert_eq!((copied.pending, copied.up_to), (3, Some(9)));
         assert!(matches!(ended(204, &[]), Err(ApiError::Unreadable(_))));
     }
@@ -189,7 +200,10 @@ mod tests {
     #[test]
     fn only_404_means_that_there_is_nothing() {
         let copied = ended(404, &[]).unwrap();
-        assert_eq!((copied.messages.len(), copied.pending, copied.up_to), (0, 0, None));
+        assert_eq!(
+            (copied.messages.len(), copied.pending, copied.up_to),
+            (0, 0, None)
+        );
         assert!(matches!(ended(503, &[]), Err(ApiError::NoCopies)));
         for status in [408, 412, 413, 500] {
             let code = ended(status, &[]).unwrap_err().code();

@@ -3,21 +3,32 @@
 //!
 //! What it guarantees is what [`super::super::entries`] does, and:
 //! - An event is sent once for each redrive: who takes the letter out of `parked` sends it, and one that
-//!   was sent by somebody who died before saying so is found in the source stream, not sent again.
+//!   was sent by somebody who died before saying so is found in the source stream, not sent again. Each
+//!   carries a message id of its own, so that of two who send at once the server stores one; only
+//!   somebody who was held up between taking and sending for longer than the source stream remembers
+//!   message ids, while another went on in their place, would send it twice.
 //! - No header of the original that the server would obey is sent; the rest, and every byte of the
 //!   payload, is as it was.
+//! - A letter is `redriven` only once its event is in the source stream and the audit says so.
+
+mod discard;
+mod list;
+mod redrive;
+mod step;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use lookback_protocol::deadletter::Reason;
-use lookback_protocol::names::Owner;
+use lookback_protocol::deadletter::resend::ResendError;
+use lookback_protocol::names::{Owner, PipelineKey};
 
 use super::StoredDeadLetter;
+use super::letter::{self, Letter};
 use crate::nats::api::ApiError;
 use crate::nats::audit::AuditError;
 use crate::nats::connect::Nats;
-use crate::nats::entries::{Cursor, Page, ReadError};
+use crate::nats::entries::{Entries, ReadError};
 
 /// A dead letter without its event.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +66,8 @@ pub struct LetterHead {
 pub struct Selector {
     /// Parked for one of these; empty for any.
     pub reasons: Vec<Reason>,
-    /// Whose error names this rule, by id or title.
+    /// Whose error holds this text, in whatever case: the id or title of a rule, say. What an engine
+    /// says when it panics is all that is known of the rule.
     pub rule: Option<String>,
     /// Whose event was stored in the source stream at this time or later.
     pub since: Option<Timestamp>,
@@ -113,6 +125,12 @@ pub enum LetterError {
         /// Where it is now.
         state: String,
     },
+    /// Somebody else is at it, and it is not known yet what becomes of it.
+    #[error("another write of dead letter {id} is still in process: look at it, then try again")]
+    Busy {
+        /// The dead letter.
+        id: String,
+    },
     /// It goes round in circles.
     #[error(
         "the event of dead letter {id} was redriven {redrives} times already and parked each time: mend the cause, then allow more with --max-redrives"
@@ -126,6 +144,40 @@ pub enum LetterError {
     /// A reason is needed.
     #[error("give a reason: a discarded event is not applied ever")]
     NoReason,
+    /// It would not be the same event; the dead letter stays where it is.
+    #[error(
+        "the event of dead letter {id} cannot be sent again as it was: publish it by hand, or discard it"
+    )]
+    NotResendable {
+        /// The dead letter.
+        id: String,
+        /// Why.
+        #[source]
+        source: ResendError,
+    },
+    /// The source stream could not be asked; the dead letter stays where it is.
+    #[error("cannot read source stream {stream} of dead letter {id}")]
+    Source {
+        /// The dead letter.
+        id: String,
+        /// The source stream.
+        stream: String,
+        /// Why.
+        #[source]
+        source: ApiError,
+    },
+    /// Its mover died, and what could tell whether they had sent the event is gone.
+    #[error(
+        "whether the event of dead letter {id} was sent cannot be told any more, because stream {stream} does not hold everything after {after}: discard the dead letter, and publish the event by hand if it is missing"
+    )]
+    Unproven {
+        /// The dead letter.
+        id: String,
+        /// The source stream.
+        stream: String,
+        /// The last sequence before the event was to be sent.
+        after: u64,
+    },
     /// The event could not be sent; the dead letter stays `redriving` and can be redriven again.
     #[error("cannot send the event of dead letter {id} to {subject}")]
     Send {
@@ -137,7 +189,41 @@ pub enum LetterError {
         #[source]
         source: ApiError,
     },
-    /// The dead-letter stream has no room, or does not answer.
+    /// Its event was sent by somebody who died before saying so, so it cannot be taken back.
+    #[error(
+        "the event of dead letter {id} was sent already, as {sequence}: redrive it once more to have that said"
+    )]
+    Sent {
+        /// The dead letter.
+        id: String,
+        /// Where the event stands in the source stream.
+        sequence: u64,
+    },
+    /// The event was sent, but somebody else moved the dead letter meanwhile.
+    #[error(
+        "the event of dead letter {id} was sent, as {sequence}, but {by} has moved the dead letter to {state}"
+    )]
+    Overtaken {
+        /// The dead letter.
+        id: String,
+        /// Where the event stands in the source stream.
+        sequence: u64,
+        /// Who moved it.
+        by: String,
+        /// Where it is now.
+        state: String,
+    },
+    /// The dead-letter stream has no room for the move.
+    #[error(
+        "cannot move dead letter {id} to {state}: its stream is full, raise spec.deadLetters.maxBytes"
+    )]
+    Full {
+        /// The dead letter.
+        id: String,
+        /// Where to.
+        state: &'static str,
+    },
+    /// The dead-letter stream refused the move, or does not answer.
     #[error("cannot move dead letter {id} to {state}")]
     Write {
         /// The dead letter.
@@ -153,7 +239,7 @@ pub enum LetterError {
     Audit {
         /// The dead letter.
         id: String,
-        /// Where it is now.
+        /// Where it is now; one that is `redriving` is sent and can be redriven again to have it said.
         state: &'static str,
         /// Why.
         #[source]
@@ -166,59 +252,46 @@ pub enum LetterError {
 pub struct DeadLetterStore {
     nats: Nats,
     owner: Owner,
+    entries: Entries,
 }
 
 impl DeadLetterStore {
     /// Nothing is asked yet.
     #[must_use]
     pub fn new(nats: Nats, owner: Owner) -> Self {
-        Self { nats, owner }
+        let key = &owner.pipeline;
+        let subjects = key.dead_letter_subjects();
+        let prefix = subjects.trim_end_matches(".>").to_owned();
+        let stream = key.dead_letters_stream();
+        Self {
+            entries: Entries::new(nats.clone(), stream, prefix, "dead letter"),
+            nats,
+            owner,
+        }
     }
 
-    /// The dead letter whose id is or begins with `id`, whole.
+    /// The dead letter whose id is or begins with `id`, whole, from the leader.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn get(&self, id: &str) -> Result<StoredDeadLetter, ReadError> {
-        todo!("dlq: {:?} {} {id}", self.nats, self.owner)
+        Ok(self.letter(id).await?.stored)
     }
 
-    /// Dead letters in `state`, or in any, that `selector` picks.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn list(
-        &self,
-        state: Option<&str>,
-        selector: &Selector,
-        from: Cursor,
-        limit: usize,
-    ) -> Result<Page<LetterHead>, ReadError> {
-        todo!("dlq: {state:?} {selector:?} {from:?} {limit}")
+    async fn letter(&self, id: &str) -> Result<Letter, ReadError> {
+        if let Some(letter) = letter::read(&self.nats, self.key(), id).await? {
+            return Ok(letter);
+        }
+        let id = self.entries.resolve(id).await?;
+        let found = letter::read(&self.nats, self.key(), &id).await?;
+        found.ok_or(ReadError::NotFound {
+            noun: "dead letter",
+            id,
+        })
     }
 
-    /// How many dead letters there are in each state.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn counts(&self) -> Result<BTreeMap<String, u64>, ReadError> {
-        todo!("dlq")
-    }
-
-    /// Sends the event of one dead letter to its subject once more.
-    ///
-    /// # Errors
-    /// [`LetterError`] says what was done.
-    pub async fn redrive(&self, id: &str, ask: &LetterAsk) -> Result<Redriven, LetterError> {
-        todo!("dlq: {id} {ask:?}")
-    }
-
-    /// Lets one dead letter go: its event will not be applied.
-    ///
-    /// # Errors
-    /// [`LetterError`].
-    pub async fn discard(&self, id: &str, ask: &LetterAsk) -> Result<(), LetterError> {
-        todo!("dlq: {id} {ask:?}")
+    fn key(&self) -> &PipelineKey {
+        &self.owner.pipeline
     }
 }
 
@@ -229,11 +302,4 @@ pub struct Histogram {
     pub reasons: BTreeMap<Reason, u64>,
     /// By the hour in which the event was stored in the source stream.
     pub hours: BTreeMap<Timestamp, u64>,
-}
-
-impl Histogram {
-    /// Counts one more.
-    pub fn add(&mut self, letter: &LetterHead) {
-        todo!("dlq: {letter:?}")
-    }
 }

@@ -10,9 +10,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use futures::stream::{FuturesOrdered, TryStreamExt};
+use lookback_protocol::alert::LEFT;
 
 use super::list::{ASKED_AGAIN, Newest};
-use super::{Entries, LEFT, ReadError, is_replicated};
+use super::{Entries, ReadError, is_replicated};
 use crate::nats::streams::ObservedStream;
 
 impl Entries {
@@ -43,7 +44,10 @@ impl Entries {
         states: &[&str],
         observed: &ObservedStream,
     ) -> Result<Vec<u64>, ReadError> {
-        let filters: Vec<_> = states.iter().map(|state| self.subject(state, "*")).collect();
+        let filters: Vec<_> = states
+            .iter()
+            .map(|state| self.subject(state, "*"))
+            .collect();
         if !is_replicated(observed) {
             return self.subjects_copied(&filters).await;
         }

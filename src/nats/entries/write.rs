@@ -91,7 +91,6 @@ impl Entries {
         let old = self.subject(from, id);
         let new = self.subject(to, id);
         let gone = |subject: String, mut headers: HeaderMap, ttl: Duration| {
-            headers.insert(MOVED_TO, to);
             headers.insert(NATS_MESSAGE_TTL, ttl.as_secs().to_string().as_str());
             Draft {
                 subject,
@@ -107,8 +106,9 @@ impl Entries {
                     0 => String::new(),
                     at => format!(".{}", at + 1),
                 };
-                let subject = format!("{old}{suffix}");
-                gone(subject, expecting(sequence), self.tombstone_ttl)
+                let mut headers = expecting(sequence);
+                headers.insert(MOVED_TO, to);
+                gone(format!("{old}{suffix}"), headers, self.tombstone_ttl)
             })
             .collect();
         drafts.push(gone(
@@ -132,7 +132,53 @@ fn settled(written: Result<u64, ApiError>) -> Written {
             Some(code) if code.is_conflict() => Written::Conflict,
             Some(code) if code.is_full() => Written::Full,
             Some(_) => Written::Refused(error),
+            None if was_not_sent(&error) => Written::Refused(error),
             None => Written::Unknown(error),
         },
+    }
+}
+
+/// Whether the client itself refused it.
+fn was_not_sent(error: &ApiError) -> bool {
+    use async_nats::RequestErrorKind::{InvalidSubject, MaxPayloadExceeded};
+    let ApiError::NoAnswer(error) = error else {
+        return false;
+    };
+    matches!(error.kind(), InvalidSubject | MaxPayloadExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::RequestErrorKind;
+
+    use super::*;
+    use crate::nats::api::Code;
+
+    fn refused(code: u64) -> Written {
+        settled(Err(ApiError::Refused {
+            code: Code(code),
+            description: String::new(),
+        }))
+    }
+
+    fn unanswered(kind: RequestErrorKind) -> Written {
+        settled(Err(ApiError::NoAnswer(kind.into())))
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_silence() {
+        assert!(matches!(settled(Ok(7)), Written::At(7)));
+        assert!(matches!(refused(10071), Written::Conflict));
+        assert!(matches!(refused(10164), Written::Conflict));
+        assert!(matches!(refused(10077), Written::Full));
+        assert!(matches!(refused(10176), Written::Refused(_)));
+        assert!(matches!(
+            unanswered(RequestErrorKind::TimedOut),
+            Written::Unknown(_)
+        ));
+        assert!(matches!(
+            unanswered(RequestErrorKind::MaxPayloadExceeded),
+            Written::Refused(_)
+        ));
     }
 }

@@ -1,0 +1,183 @@
+//! Sending the event of a dead letter once more.
+//!
+//! In four steps, each of which leaves what the next one needs in the letter or the source stream, so
+//! that anybody can go on where somebody died: the letter is taken out of `parked`, and says the last
+//! sequence of the source stream before; the event is sent; the audit says so; the letter is `redriven`.
+
+use lookback_protocol::audit::{self, Act, AuditRecord, DeadLetterAct};
+use lookback_protocol::deadletter::resend::next;
+use lookback_protocol::deadletter::{OP_ID, PARKED, REDRIVE_AFTER, REDRIVEN, REDRIVES, REDRIVING};
+use serde_json::{Value, json};
+
+use super::super::letter::{Letter, malformed, resent};
+use super::step::{Look, asked, mover};
+use super::{DeadLetterStore, LetterAsk, LetterError, Redriven};
+use crate::nats::api::ApiError;
+use crate::nats::audit as audit_stream;
+use crate::nats::streams;
+
+impl DeadLetterStore {
+    /// Sends the event of one dead letter to its subject once more. One that somebody began to redrive
+    /// is gone on with, as theirs.
+    ///
+    /// # Errors
+    /// [`LetterError`] says what was done.
+    pub async fn redrive(&self, id: &str, ask: &LetterAsk) -> Result<Redriven, LetterError> {
+        let letter = self.letter(id).await?;
+        let (letter, sequence) = match letter.stored.state.as_str() {
+            PARKED => {
+                let letter = self.take(&letter, ask).await?;
+                let sequence = self.send(&letter).await?;
+                (letter, sequence)
+            }
+            REDRIVING => {
+                let sequence = self.find_or_send(&letter).await?;
+                (letter, sequence)
+            }
+            state => {
+                return Err(LetterError::WrongState {
+                    id: letter.stored.id.clone(),
+                    state: state.to_owned(),
+                    verb: REDRIVEN,
+                });
+            }
+        };
+        self.say(&letter, sequence, ask).await?;
+        self.finish(&letter, sequence).await?;
+        Ok(Redriven {
+            id: letter.stored.id,
+            sequence,
+        })
+    }
+
+    /// Takes a letter that is parked; of several who try one gets it.
+    async fn take(&self, letter: &Letter, ask: &LetterAsk) -> Result<Letter, LetterError> {
+        let stored = &letter.stored;
+        let id = || stored.id.clone();
+        resent(stored).map_err(|source| LetterError::NotResendable { id: id(), source })?;
+        let number = next(stored.redrives, ask.max_redrives).ok_or_else(|| LetterError::Loop {
+            id: id(),
+            redrives: stored.redrives,
+        })?;
+        let source = streams::info(&self.nats, &stored.event.stream)
+            .await
+            .map_err(|source| self.source_failed(letter, source))?;
+        let mut described = asked(&letter.described, ask);
+        described.insert(REDRIVES, number.to_string().as_str());
+        described.insert(REDRIVE_AFTER, source.state.last_seq.to_string().as_str());
+        self.step(letter, REDRIVING, &described, &ask.op_id).await
+    }
+
+    async fn find_or_send(&self, letter: &Letter) -> Result<u64, LetterError> {
+        let after = after(letter)?;
+        let look = self.look(letter, after).await;
+        match look.map_err(|source| self.source_failed(letter, source))? {
+            Look::Sent(sequence) => Ok(sequence),
+            Look::NotSent => self.send(letter).await,
+            Look::Unproven => Err(LetterError::Unproven {
+                id: letter.stored.id.clone(),
+                stream: letter.stored.event.stream.clone(),
+                after,
+            }),
+        }
+    }
+
+    /// Sends the event; where it stands then. The server knows the message id of one that was sent a
+    /// moment ago by somebody else, and names that one.
+    async fn send(&self, letter: &Letter) -> Result<u64, LetterError> {
+        let stored = &letter.stored;
+        let event = &stored.event;
+        let headers = resent(stored).map_err(|source| LetterError::NotResendable {
+            id: stored.id.clone(),
+            source,
+        })?;
+        let sent = self
+            .nats
+            .publish_into(
+                &event.stream,
+                event.subject.clone(),
+                headers,
+                event.payload.clone(),
+            )
+            .await;
+        match sent {
+            Ok(sequence) | Err(ApiError::Swallowed(sequence)) => Ok(sequence),
+            Err(source) => Err(LetterError::Send {
+                id: stored.id.clone(),
+                subject: event.subject.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Records the redrive as the act of who took the letter, so that it is the same record whoever goes
+    /// on with it.
+    async fn say(
+        &self,
+        letter: &Letter,
+        sequence: u64,
+        ask: &LetterAsk,
+    ) -> Result<(), LetterError> {
+        let stored = &letter.stored;
+        let op_id = letter.op_id.clone();
+        let op_id = op_id.ok_or_else(|| malformed(&stored.id, OP_ID))?;
+        let by = mover(letter);
+        let details = match by == ask.by {
+            true => Value::Null,
+            false => json!({ "finishedBy": ask.by }),
+        };
+        let act = DeadLetterAct {
+            letter: stored.id.clone(),
+            op_id,
+            from: PARKED.to_owned(),
+            to: REDRIVEN.to_owned(),
+            reason: stored.note.clone().unwrap_or_default(),
+            redriven: Some(sequence),
+        };
+        let record = AuditRecord {
+            v: audit::VERSION,
+            act: Act::DeadLetter(act),
+            owner: self.owner.clone(),
+            by,
+            time: ask.time,
+            details,
+        };
+        audit_stream::record(&self.nats, &record)
+            .await
+            .map_err(|source| LetterError::Audit {
+                id: stored.id.clone(),
+                state: REDRIVING,
+                source,
+            })
+    }
+
+    /// Says of the letter itself that it is redriven, unless somebody else has.
+    async fn finish(&self, letter: &Letter, sequence: u64) -> Result<(), LetterError> {
+        let op_id = letter.op_id.as_deref().unwrap_or_default();
+        let done = self.step(letter, REDRIVEN, &letter.described, op_id).await;
+        match done {
+            Ok(_) => Ok(()),
+            Err(LetterError::Conflict { id, by, state }) => Err(LetterError::Overtaken {
+                id,
+                sequence,
+                by,
+                state,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn source_failed(&self, letter: &Letter, source: ApiError) -> LetterError {
+        LetterError::Source {
+            id: letter.stored.id.clone(),
+            stream: letter.stored.event.stream.clone(),
+            source,
+        }
+    }
+}
+
+/// The last sequence of the source stream before the letter was taken.
+pub(super) fn after(letter: &Letter) -> Result<u64, LetterError> {
+    let after = letter.after;
+    Ok(after.ok_or_else(|| malformed(&letter.stored.id, REDRIVE_AFTER))?)
+}
