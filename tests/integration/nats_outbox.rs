@@ -72,7 +72,7 @@ pub(crate) fn alert(id: &str) -> AlertRecord {
     }
 }
 
-fn letter(headers: impl Into<Bytes>, payload: impl Into<Bytes>) -> DeadLetter {
+pub(crate) fn letter(headers: impl Into<Bytes>, payload: impl Into<Bytes>) -> DeadLetter {
     DeadLetter {
         id: LETTER.to_owned(),
         reason: Reason::NotJson,
