@@ -131,6 +131,7 @@ macro_rules! reasons {
 reasons! {
     Running: Ready = True, Fine, "the worker reads, commits and stores alerts", "";
     InvalidSpec: Ready = False, Stalled, "a field of the spec holds what cannot work", "edit the field that the message names";
+    InvalidWorkflow: Ready = False, Stalled, "spec.alerts.workflow cannot be followed; detections go on, and alerts keep the workflow that they had", "correct what the message names; alerts without a workflow have the default one";
     ObjectRefused: Ready = False, Stalled, "the API server refuses an object of the pipeline", "do what the API server's message asks for";
     ForeignObject: Ready = False, Stalled, "an object of that name exists and is not the pipeline's", "delete that object, or create the pipeline under another name";
     Settled: Reconciling = False, Fine, "nothing is left to do for this spec", "";

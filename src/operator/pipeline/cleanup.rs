@@ -1,6 +1,6 @@
 //! The end of a pipeline with `deletionPolicy: Delete`: first the workers, so that nothing writes any
-//! more, then the consumers of all epochs, streams, checkpoint and workflow, each only if its metadata says that it is ours. The
-//! volume goes with the StatefulSet (`volumes`).
+//! more, then the consumers of all epochs, streams, workflow and checkpoint, each only if it says that it
+//! is ours. The volume goes with the StatefulSet (`volumes`).
 //!
 //! A NATS that does not answer must not keep a namespace from going: after the deadline the finalizer
 //! goes anyway, and an Event names what is left.
@@ -194,11 +194,11 @@ async fn jetstream(
         }
     }
     lead(key, context)?;
-    if let Some(left) = left(checkpoint::delete(nats, owner, PARTITION).await) {
+    if let Some(left) = left(definition::delete(nats, owner).await) {
         return Ok(Some(left));
     }
     lead(key, context)?;
-    Ok(left(definition::delete(nats, owner).await))
+    Ok(left(checkpoint::delete(nats, owner, PARTITION).await))
 }
 
 /// What is not ours is not left over.

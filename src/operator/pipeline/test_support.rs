@@ -62,7 +62,16 @@ spec:
     limits: {groups: 1000, eventsPerGroup: 100}
   commit: {interval: 250ms, events: 100}
   state: {storage: {size: 20Gi, storageClassName: fast, accessMode: ReadWriteOncePod}}
-  alerts: {replicas: 3, maxAge: 90d, maxBytes: 50Gi}
+  alerts:
+    replicas: 3
+    maxAge: 90d
+    maxBytes: 50Gi
+    workflow:
+      states: [looking, done]
+      transitions:
+      - {id: look, from: [new], to: looking}
+      - {id: finish, from: [looking], to: done, guard: by != ''}
+      - {id: again, from: [done], to: looking}
   deadLetters: {maxAge: 7d, maxBytes: 1Gi, maxAttempts: 5}
   worker:
     image: registry.example/lookback:1

@@ -291,6 +291,21 @@ fn rejected_rules_stall_a_pipeline_that_stays_ready() {
 }
 
 #[test]
+fn s03_a_workflow_that_cannot_be_followed_stalls_a_pipeline_whose_worker_runs() {
+    let block = "spec:\n  alerts: {workflow: {states: [lost], transitions: [{id: a, from: [lost], to: new}]}}";
+    let pipeline = pipeline(&MINIMAL.replace("spec:", block));
+    let status = status_of(&pipeline, now(), |_| {});
+    assert_eq!(on(&status, Ready), (False, "InvalidWorkflow"));
+    assert_eq!(on(&status, Stalled), (True, "InvalidWorkflow"));
+    assert_eq!(on(&status, StateReady), (True, "StateOpen"));
+    let message = &condition(&status, Ready).message;
+    assert!(
+        message.contains("no way leads from new to lost"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_changed_set_of_rules_is_a_rollout_in_progress() {
     let status = status_when(|facts| {
         facts.rules = vec![config_map("rules", &[("a.yml", RULE)])];
