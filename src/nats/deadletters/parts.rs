@@ -9,7 +9,7 @@ use lookback_protocol::deadletter::{
 };
 use lookback_protocol::names::PipelineKey;
 
-use crate::nats::api::{Draft, wire_form};
+use crate::nats::api::{Draft, header_text, wire_form};
 use crate::nats::entries::NewPart;
 use crate::nats::outbox::expecting;
 use crate::worker::ports::DeadLetter;
@@ -108,8 +108,8 @@ fn description(letter: &DeadLetter) -> HeaderMap {
     headers.insert(ERROR, one_line(&letter.error).as_str());
     headers.insert(STREAM, one_line(&letter.stream).as_str());
     headers.insert(SEQUENCE, event.sequence.to_string().as_str());
-    // Whole, because the event is sent there again; the protocol lets no line end into a subject.
-    headers.insert(SUBJECT, event.subject.replace(['\r', '\n'], " ").as_str());
+    // Whole, because the event is sent there again. A blank shows that it was not such a subject.
+    headers.insert(SUBJECT, header_text(&event.subject).as_str());
     headers.insert(PUBLISHED, format!("{:.9}", event.published).as_str());
     headers.insert(ATTEMPTS, letter.attempts.to_string().as_str());
     headers.insert(EPOCH, letter.epoch.to_string().as_str());
@@ -126,7 +126,7 @@ pub(super) fn one_line(text: &str) -> String {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].replace(char::is_control, " ")
+    header_text(&text[..end])
 }
 
 fn cut(mut bytes: Bytes, room: usize) -> impl Iterator<Item = Bytes> {

@@ -23,17 +23,18 @@ impl DeadLetterStore {
     /// # Errors
     /// [`LetterError`] says what was done.
     pub async fn redrive(&self, id: &str, ask: &LetterAsk) -> Result<Redriven, LetterError> {
-        let letter = self.letter(id).await?;
-        let (letter, sequence) = match letter.stored.state.as_str() {
-            PARKED => {
-                let letter = self.take(&letter, ask).await?;
-                let sequence = self.send(&letter).await?;
-                (letter, sequence)
-            }
-            REDRIVING => {
-                let sequence = self.find_or_send(&letter).await?;
-                (letter, sequence)
-            }
+        let mut letter = self.letter(id).await?;
+        let mut is_fresh = false;
+        if letter.stored.state == PARKED {
+            letter = self.take(&letter, ask).await?;
+            is_fresh = letter.stored.state == REDRIVING;
+        }
+        let ours = letter.op_id.as_deref() == Some(&ask.op_id);
+        let sequence = match letter.stored.state.as_str() {
+            REDRIVING if is_fresh => self.send(&letter).await?,
+            REDRIVING => self.find_or_send(&letter).await?,
+            // The answer to an earlier step was lost, and somebody else has done the rest.
+            REDRIVEN if ours => return self.find(letter).await,
             state => {
                 return Err(LetterError::WrongState {
                     id: letter.stored.id.clone(),
@@ -68,17 +69,26 @@ impl DeadLetterStore {
         self.step(letter, REDRIVING, &described, &ask.op_id).await
     }
 
+    /// Where the event of a letter that is redriven stands.
+    async fn find(&self, letter: Letter) -> Result<Redriven, LetterError> {
+        let after = after(&letter)?;
+        let look = self.look(&letter, after).await;
+        match look.map_err(|source| self.source_failed(&letter, source))? {
+            Look::Sent(sequence) => Ok(Redriven {
+                id: letter.stored.id,
+                sequence,
+            }),
+            Look::NotSent | Look::Unproven => Err(unproven(&letter, after)),
+        }
+    }
+
     async fn find_or_send(&self, letter: &Letter) -> Result<u64, LetterError> {
         let after = after(letter)?;
         let look = self.look(letter, after).await;
         match look.map_err(|source| self.source_failed(letter, source))? {
             Look::Sent(sequence) => Ok(sequence),
             Look::NotSent => self.send(letter).await,
-            Look::Unproven => Err(LetterError::Unproven {
-                id: letter.stored.id.clone(),
-                stream: letter.stored.event.stream.clone(),
-                after,
-            }),
+            Look::Unproven => Err(unproven(letter, after)),
         }
     }
 
@@ -173,6 +183,14 @@ impl DeadLetterStore {
             stream: letter.stored.event.stream.clone(),
             source,
         }
+    }
+}
+
+fn unproven(letter: &Letter, after: u64) -> LetterError {
+    LetterError::Unproven {
+        id: letter.stored.id.clone(),
+        stream: letter.stored.event.stream.clone(),
+        after,
     }
 }
 

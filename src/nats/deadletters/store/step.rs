@@ -28,7 +28,8 @@ pub(super) enum Look {
 
 impl DeadLetterStore {
     /// Moves `letter` to `to`, described by `described`, and reads it back. Done is what the leader holds:
-    /// a letter in `to` that was moved there by the operation `op_id`, perhaps by an earlier try.
+    /// a letter that was moved by the operation `op_id`, perhaps by an earlier try whose answer was lost.
+    /// Somebody else may have gone on with it since, under the same operation; so it may be beyond `to`.
     pub(super) async fn step(
         &self,
         letter: &Letter,
@@ -69,11 +70,11 @@ impl DeadLetterStore {
                 }
             };
             let now = self.reread(id).await?;
-            if now.stored.state == to && now.op_id.as_deref() == Some(op_id) {
-                return Ok(now);
-            }
             if now.stored.sequence != letter.stored.sequence {
-                return Err(conflict(&now));
+                return match now.op_id.as_deref() == Some(op_id) {
+                    true => Ok(now),
+                    false => Err(conflict(&now)),
+                };
             }
             if let Some(error) = unanswered {
                 return Err(failed(error));
