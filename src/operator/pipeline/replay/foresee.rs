@@ -13,7 +13,7 @@ use crate::api::DetectionPipeline;
 use crate::nats::connect::Nats;
 use crate::nats::survey::Survey;
 use crate::operator::pipeline::dereference;
-use crate::operator::pipeline::facts::NatsFacts;
+use crate::operator::pipeline::facts::Retention;
 use crate::operator::pipeline::validate;
 
 /// What would come of a request.
@@ -35,21 +35,15 @@ pub async fn foresee(
     nats: &Nats,
     key: &PipelineKey,
 ) -> Foreseen {
-    let found = dereference::ask_nats(nats, key, pipeline).await;
     let unavailable = |why: &str| Foreseen::Unavailable(why.to_owned());
-    let server = match &found {
-        NatsFacts::Reached(server) => server,
-        NatsFacts::Unavailable(why)
-        | NatsFacts::Refused(why)
-        | NatsFacts::JetStreamDisabled(why) => return unavailable(why),
-        NatsFacts::NotAsked => return unavailable("NATS was not asked"),
+    let found = match dereference::to_plan(nats, key, pipeline).await {
+        Ok(found) => found,
+        Err(why) => return unavailable(&why),
     };
-    let checkpoint = match &server.checkpoint {
-        Ok(checkpoint) => checkpoint.as_ref(),
-        Err(why) => return unavailable(why),
-    };
-    let Some(source) = validate::source(server) else {
-        return unavailable("the source stream cannot be read");
+    let checkpoint = found.checkpoint.as_ref();
+    let source = found.source.as_ref();
+    let Some(source) = source.filter(|it| it.retention == Retention::Limits) else {
+        return unavailable("there is no source stream with limits retention");
     };
     let spec = &pipeline.spec;
     let survey = Survey::new(nats.clone(), &spec.source.stream, &spec.source.subjects);
@@ -61,7 +55,7 @@ pub async fn foresee(
         longest_chain: rules.longest_chain(),
         session_windows: rules.has_session_windows(),
         rate: facts::rate(pipeline, checkpoint),
-        known_alerts: facts::known_alerts(server),
+        known_alerts: facts::known_alerts(found.alerts),
     };
     match plan::plan(request, &survey, &asked).await {
         Answer::Done(plan) => Foreseen::Plan(plan),
