@@ -29,7 +29,7 @@ use crate::nats::connect::Timeouts;
 
 use nats::Owners;
 
-pub use rules::{Chosen, Compiler};
+pub use rules::{Chosen, Compiler, engine_options, files as rule_files};
 pub use spec::{needed_secrets, overlap, timeouts};
 
 /// What validation found.
