@@ -102,7 +102,11 @@ async fn alerts_and_dead_letters_are_counted_by_state() -> Result<()> {
     let parked = world
         .condition("DeadLettersClear", "False", "EventsParked")
         .await?;
-    assert!(parked.message.starts_with("1 events"), "{}", parked.message);
+    assert!(
+        parked.message.contains("parked, 1 of them"),
+        "{}",
+        parked.message
+    );
     let labels = format!("{{namespace=\"{}\",name=\"edr\",state=", world.namespace);
     let page = operator.get("/metrics").await?;
     for line in [
