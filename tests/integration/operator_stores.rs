@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
+use async_nats::jetstream;
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
@@ -19,13 +21,14 @@ use lookback::worker::ports::{Checkpoints, Lookup, Outbox};
 use lookback_dev::support::eventually;
 use lookback_protocol::audit::{Act, AuditKind};
 use lookback_protocol::checkpoint;
+use lookback_protocol::consumer::OWNER_KEY;
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::replay::record::ReplayPhase;
 use lookback_protocol::workflow::{Definition, To, WorkflowSpec};
 use serde_json::{Value, json};
 
 use crate::operator_fixture::{CLUSTER, NAME, SOON, STREAM, World};
-use crate::replay_fixture::{ALARM, applied, ask as ask_for, begun, completed};
+use crate::replay_fixture::{ALARM, applied, applied_with, ask as ask_for, begun, completed};
 use crate::store_fixture::{ask, record_of, to};
 
 const OTHER: &str = "edr2";
@@ -102,7 +105,11 @@ async fn alerts_and_dead_letters_are_counted_by_state() -> Result<()> {
     let parked = world
         .condition("DeadLettersClear", "False", "EventsParked")
         .await?;
-    assert!(parked.message.starts_with("1 events"), "{}", parked.message);
+    assert!(
+        parked.message.contains("parked, 1 of them"),
+        "{}",
+        parked.message
+    );
     let labels = format!("{{namespace=\"{}\",name=\"edr\",state=", world.namespace);
     let page = operator.get("/metrics").await?;
     for line in [
@@ -256,6 +263,62 @@ async fn an_approved_replay_is_in_the_audit_once_however_often_the_operator_dies
     }
     assert_eq!(acts(&nats, &key).await?, first);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_deleted_is_in_the_audit() -> Result<()> {
+    let forgetful = |world: &World| {
+        let mut settings = world.settings();
+        settings.limits.keep_consumers = SignedDuration::from_secs(1);
+        settings
+    };
+    let stand = applied_with(&[ALARM, ALARM], forgetful).await?;
+    let uid = stand.pipeline().await?.uid().context("no uid")?;
+    let block = json!({"id": "again", "fromSequence": 1, "statePolicy": "Clear"});
+    ask_for(&stand, block).await?;
+    completed(&stand, "again").await?;
+    let (nats, key) = (stand.connect().await?, stand.key());
+    let deleted = (format!("consumer-{uid}-e1"), "ConsumerDeleted".to_owned());
+    eventually(SOON, "the act", async || {
+        let told = told(&nats, &key).await?;
+        ensure!(told.contains(&deleted), "{told:?}");
+        Ok(())
+    })
+    .await?;
+    assert!(stand.consumer(1).await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn s13_a_stream_that_cannot_be_repaired_is_a_condition_and_keeps_what_it_holds() -> Result<()>
+{
+    let world = World::new().await?;
+    let (js, key) = (world.js().await?, world.key());
+    let config = jetstream::stream::Config {
+        name: key.alerts_stream(),
+        subjects: vec![key.alert_subjects()],
+        storage: jetstream::stream::StorageType::Memory,
+        metadata: [(OWNER_KEY.to_owned(), owner(key.clone()).to_string())].into(),
+        ..Default::default()
+    };
+    js.create_stream(config).await?;
+    let subject = key.alert_subject("new", "A");
+    js.publish(subject, "{}".into()).await?.await?;
+    let operator = world.operator().await?;
+    world.create(world.spec()).await?;
+    let condition = world
+        .condition("NatsReady", "False", "StreamImmutable")
+        .await?;
+    assert!(
+        condition.message.contains("storage"),
+        "{}",
+        condition.message
+    );
+    operator.reconciles(2).await?;
+    let nats = world.connect().await?;
+    let found = streams::read(&nats, &key.alerts_stream()).await?;
+    assert_eq!(found.context("it is gone")?.state.messages, 1);
+    operator.end().await
 }
 
 #[tokio::test]
