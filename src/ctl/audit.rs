@@ -10,8 +10,8 @@ use lookback_protocol::audit::{Act, AuditKind, AuditRecord};
 use serde::Serialize;
 
 use super::context::Context;
+use super::given::when;
 use super::output::{Answer, Format, Items, Style, Table, print};
-use super::when::when;
 use crate::nats::audit::{StoredRecord, page};
 use crate::nats::entries::{Cursor, MAX_PAGE};
 
