@@ -48,7 +48,7 @@ mutants: ## Plant bugs in a copy of the protocol: each must be found by the mode
 	@tests/mutants/run.sh
 
 .PHONY: bench
-bench: ## Measure the worker over JetStream beside the evaluator alone: RULES=rules.tar.gz EVENTS=events.ndjson
+bench: ## Measure worker and store: BENCH=worker|store RULES=rules.tar.gz EVENTS=events.ndjson
 	@tools/setup.sh rust nats
 	@tools/bench.sh
 

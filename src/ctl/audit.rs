@@ -45,7 +45,7 @@ pub(super) struct Line {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Read {
-    Record(AuditRecord),
+    Record(Box<AuditRecord>),
     /// Why this version cannot read it.
     Unreadable(String),
 }
@@ -87,7 +87,7 @@ impl Line {
             sequence,
             subject,
             record: match record {
-                Ok(record) => Read::Record(record),
+                Ok(record) => Read::Record(Box::new(record)),
                 Err(why) => Read::Unreadable(why),
             },
         }

@@ -22,6 +22,7 @@ mod operator_role;
 mod operator_stores;
 mod operator_story;
 mod operator_suspend;
+mod operator_workflow;
 mod process_fixture;
 mod replay_back;
 mod replay_crash;

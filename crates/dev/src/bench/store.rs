@@ -6,13 +6,14 @@
 //!
 //! # Layout
 //! - `stage`: servers, what the operator makes for a pipeline, and alerts.
-//! - `operations`: each operation, raw and ours.
+//! - `operations`: each operation, raw and ours; `raw`: the raw ones.
 //! - `growth`: the same questions to pipelines of different sizes.
 //! - `samples`: times and what is said of them.
 //! - `report`: the tables.
 
 mod growth;
 mod operations;
+mod raw;
 mod report;
 mod samples;
 mod stage;
@@ -45,10 +46,12 @@ pub async fn run(args: &StoreArgs, mut progress: impl FnMut(&str)) -> Result<Str
     ensure!(args.rounds > 0, "there must be at least one round");
     ensure!(args.times > 0, "each operation must be done at least once");
     let mut measured = Vec::new();
-    for servers in [Servers::one().await?, Servers::three().await?] {
+    for copies in [1, 3] {
+        let servers = Servers::start(copies).await?;
         progress(&format!("{servers}: operations"));
-        measured.push(operations::measure(&servers, args.rounds, args.times).await?);
-        progress(&measured[measured.len() - 1].summary());
+        let operations = operations::measure(&servers, args.rounds, args.times).await?;
+        progress(&operations.summary());
+        measured.push(operations);
     }
     let growth = growth::measure(&args.sizes, args.times, &mut progress).await?;
     let report = Report {

@@ -8,7 +8,7 @@ use cel::common::ast::{EntryExpr, Expr, IdedExpr};
 const VARIABLES: [&str; 3] = [ALERT, "by", "reason"];
 const ALERT: &str = "alert";
 /// The functions that the evaluator has. Macros are no functions any more when this is asked.
-const FUNCTIONS: [&str; 12] = [
+pub(super) const FUNCTIONS: [&str; 12] = [
     "contains",
     "size",
     "max",

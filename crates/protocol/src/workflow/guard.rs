@@ -285,6 +285,31 @@ mod tests {
     }
 
     #[test]
+    fn every_function_that_a_guard_may_call_is_there_and_described() {
+        let calls = [
+            "by.contains('alice')",
+            "size(alert.metadata) == 1",
+            "max(1, 2) == 2",
+            "min(1, 2) == 1",
+            "by.startsWith('user/')",
+            "by.endsWith('alice')",
+            "string(1) == '1'",
+            "size(bytes('ab')) == 2",
+            "double('1.5') > 1.0",
+            "int('7') == 7",
+            "uint(7) == 7u",
+            "by.matches('^user/')",
+        ];
+        let described = include_str!("../../../../docs/workflow.md");
+        for (function, call) in check::FUNCTIONS.iter().zip(calls) {
+            assert!(call.contains(function), "{call} is no call of {function}");
+            assert_eq!(allows(call), Ok(true), "{call}");
+            assert!(described.contains(&format!("`{function}`")), "{function}");
+        }
+        assert_eq!(check::FUNCTIONS.len(), calls.len());
+    }
+
+    #[test]
     fn what_is_no_cel_is_told_in_the_words_of_the_parser() {
         assert_eq!(
             problem("by =="),

@@ -74,6 +74,14 @@ fn s03_a_workflow_that_cannot_be_followed_is_named_and_everything_else_is_built(
 }
 
 #[test]
+fn the_workflow_of_the_example_can_be_followed() {
+    let example = include_str!("../../../../deploy/examples/pipeline-full.yaml");
+    let alerts = pipeline(example).spec.alerts;
+    assert!(alerts.workflow.is_some());
+    assert_eq!(spec::workflow(&alerts).map(drop), Ok(()));
+}
+
+#[test]
 fn a_missing_secret_is_named_with_the_key_it_needs() {
     let pipeline = pipeline(FULL);
     let mut facts = facts(&pipeline);

@@ -53,7 +53,7 @@ pub(super) async fn measure(
     times: usize,
     progress: &mut impl FnMut(&str),
 ) -> Result<Vec<Grown>> {
-    let servers = Servers::one().await?;
+    let servers = Servers::start(1).await?;
     let mut pipelines = Vec::new();
     for &alerts in sizes {
         let least = RARE + MOVED + u64::try_from(MAX_PAGE)? / 2;

@@ -4,22 +4,18 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use async_nats::HeaderMap;
-use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
-use async_nats::jetstream;
+use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use lookback::nats::definition;
 use lookback::nats::entries::{Cursor, MAX_PAGE};
 use lookback::worker::ports::{Lookup, Outbox};
-use lookback_protocol::alert::NEW;
+use lookback_protocol::alert::{AlertRecord, NEW};
 use lookback_protocol::workflow::{Ask, To};
 
+use super::raw::Raw;
 use super::samples::Samples;
 use super::stage::{Servers, Stage};
 
-/// A state of no workflow, for what is written past the store.
-const RAW: &str = "raw";
 /// A state that nothing is moved to or from here.
 const LISTED: &str = "escalated";
 /// Where the alerts of this bench are moved to.
@@ -30,22 +26,26 @@ const TURNS_PER_LIST: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Operation {
     RawPublish,
+    RawBatch,
+    RawGet,
+    RawList,
     Create,
     CreateLookedUp,
     Move,
-    RawGet,
     Get,
     Definition,
     List,
 }
 
 impl Operation {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::RawPublish,
+        Self::RawBatch,
+        Self::RawGet,
+        Self::RawList,
         Self::Create,
         Self::CreateLookedUp,
         Self::Move,
-        Self::RawGet,
         Self::Get,
         Self::Definition,
         Self::List,
@@ -54,31 +54,15 @@ impl Operation {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::RawPublish => "raw publish",
+            Self::RawBatch => "raw atomic batch of three",
+            Self::RawGet => "raw get from the leader",
+            Self::RawList => "raw get of 1,000",
             Self::Create => "create",
             Self::CreateLookedUp => "create, looked up first",
             Self::Move => "move",
-            Self::RawGet => "raw get from the leader",
             Self::Get => "get by id",
             Self::Definition => "get the workflow",
             Self::List => "list 1,000 of a state",
-        }
-    }
-
-    /// What it is compared with.
-    pub(super) fn raw(self) -> Self {
-        match self {
-            Self::RawPublish | Self::Create | Self::CreateLookedUp | Self::Move => Self::RawPublish,
-            Self::RawGet | Self::Get | Self::Definition | Self::List => Self::RawGet,
-        }
-    }
-
-    /// How many times as long as the raw one it may take.
-    pub(super) fn target(self) -> Option<f64> {
-        match self {
-            Self::Create | Self::CreateLookedUp => Some(3.0),
-            Self::Move => Some(4.0),
-            Self::Get | Self::Definition => Some(2.0),
-            Self::RawPublish | Self::RawGet | Self::List => None,
         }
     }
 
@@ -92,6 +76,17 @@ impl Operation {
         }
     }
 }
+
+/// What is compared with what, and how many times as long it may take.
+pub(super) const COMPARED: [(Operation, Operation, Option<f64>); 7] = [
+    (Operation::Create, Operation::RawPublish, Some(3.0)),
+    (Operation::CreateLookedUp, Operation::RawPublish, Some(3.0)),
+    (Operation::Move, Operation::RawPublish, Some(4.0)),
+    (Operation::Move, Operation::RawBatch, None),
+    (Operation::Get, Operation::RawGet, Some(2.0)),
+    (Operation::Definition, Operation::RawGet, Some(2.0)),
+    (Operation::List, Operation::RawList, None),
+];
 
 /// All times of one round.
 pub(super) type Round = BTreeMap<Operation, Samples>;
@@ -113,10 +108,10 @@ impl Measured {
         all
     }
 
-    /// How many times as long as the raw one it took, in each round.
-    pub(super) fn ratios(&self, operation: Operation) -> Vec<f64> {
+    /// How many times as long as `raw` it took, in each round.
+    pub(super) fn ratios(&self, operation: Operation, raw: Operation) -> Vec<f64> {
         let of = |round: &Round, operation| round.get(&operation).map(Samples::median);
-        let ratio = |round| Some(of(round, operation)? / of(round, operation.raw())?);
+        let ratio = |round| Some(of(round, operation)? / of(round, raw)?);
         self.rounds.iter().filter_map(ratio).collect()
     }
 
@@ -139,12 +134,12 @@ pub(super) async fn measure(servers: &Servers, rounds: usize, times: usize) -> R
     let page = u64::try_from(MAX_PAGE)?;
     stage.fill(0..page, |_| LISTED).await?;
     let mut turns = Turns {
-        raw: Raw::new(&stage),
+        raw: Raw::new(&stage, LISTED),
         next: page,
         stage,
     };
     // The first of each pays for what is set up once.
-    turns.take(&mut Round::default(), true).await?;
+    turns.take(&mut Round::default(), 0).await?;
     let mut measured = Measured {
         servers: servers.to_string(),
         bytes: serde_json::to_vec(&turns.stage.alert(0, NEW))?.len(),
@@ -153,7 +148,7 @@ pub(super) async fn measure(servers: &Servers, rounds: usize, times: usize) -> R
     for _ in 0..rounds {
         let mut round = Round::default();
         for turn in 0..times {
-            turns.take(&mut round, turn % TURNS_PER_LIST == 0).await?;
+            turns.take(&mut round, turn).await?;
         }
         measured.rounds.push(round);
     }
@@ -168,59 +163,79 @@ struct Turns {
 }
 
 impl Turns {
-    async fn take(&mut self, round: &mut Round, list: bool) -> Result<()> {
-        let stage = &self.stage;
-        let mut next = || {
-            self.next += 1;
-            stage.alert(self.next, NEW)
-        };
-        let (past, alert, known) = (next(), next(), next());
+    /// Everything once. What can change places does so from turn to turn, since the first one after a
+    /// move meets a server that still tidies up.
+    async fn take(&mut self, round: &mut Round, turn: usize) -> Result<()> {
         let mut took = |operation: Operation, begun: Instant| {
             round.entry(operation).or_default().add(begun.elapsed());
         };
-
-        let begun = Instant::now();
-        let body = serde_json::to_vec(&past)?;
-        self.raw.publish(&past.id, body).await?;
-        took(Operation::RawPublish, begun);
-
-        let begun = Instant::now();
-        stage.outbox.create_alert(&alert, Lookup::No).await?;
-        took(Operation::Create, begun);
-
-        let begun = Instant::now();
-        stage.outbox.create_alert(&known, Lookup::First).await?;
-        took(Operation::CreateLookedUp, begun);
-
-        let begun = Instant::now();
-        let message = self.raw.get(&past.id).await?;
-        took(Operation::RawGet, begun);
-        ensure!(!message.payload.is_empty(), "an empty message");
-
-        let begun = Instant::now();
-        let found = stage.alerts.get(&alert.id).await?;
-        took(Operation::Get, begun);
-        ensure!(found.state == NEW, "{} is {}", found.id, found.state);
-
-        let begun = Instant::now();
-        let definition = definition::read(&stage.nats, &stage.key).await?;
-        took(Operation::Definition, begun);
-        ensure!(definition.is_some(), "no workflow");
-
+        let [past, batched, alert, known] = self.new_alerts();
+        let (stage, raw) = (&self.stage, &self.raw);
+        for at in 0..4 {
+            let begun = Instant::now();
+            match (turn + at) % 4 {
+                0 => {
+                    raw.publish(&past.id, serde_json::to_vec(&past)?).await?;
+                    took(Operation::RawPublish, begun);
+                }
+                1 => {
+                    raw.batch(&batched.id, serde_json::to_vec(&batched)?)
+                        .await?;
+                    took(Operation::RawBatch, begun);
+                }
+                2 => {
+                    stage.outbox.create_alert(&alert, Lookup::No).await?;
+                    took(Operation::Create, begun);
+                }
+                _ => {
+                    stage.outbox.create_alert(&known, Lookup::First).await?;
+                    took(Operation::CreateLookedUp, begun);
+                }
+            }
+        }
+        for at in 0..3 {
+            let begun = Instant::now();
+            match (turn + at) % 3 {
+                0 => {
+                    let message = raw.get(&past.id).await?;
+                    took(Operation::RawGet, begun);
+                    ensure!(!message.payload.is_empty(), "an empty message");
+                }
+                1 => {
+                    let found = stage.alerts.get(&alert.id).await?;
+                    took(Operation::Get, begun);
+                    ensure!(found.state == NEW, "{} is {}", found.id, found.state);
+                }
+                _ => {
+                    let definition = definition::read(&stage.nats, &stage.key).await?;
+                    took(Operation::Definition, begun);
+                    ensure!(definition.is_some(), "no workflow");
+                }
+            }
+        }
         let ask = ask(MOVED, format!("move-{}", self.next));
         let begun = Instant::now();
         let moved = stage.alerts.step(&alert.id, None, &ask).await?;
         took(Operation::Move, begun);
         ensure!(moved.alert.state == MOVED, "{moved:?}");
-
-        if list {
+        if turn.is_multiple_of(TURNS_PER_LIST) {
             let begun = Instant::now();
             let page = stage.alerts.list(Some(LISTED), Cursor::default(), MAX_PAGE);
             let listed = page.await?.items.len();
             took(Operation::List, begun);
             ensure!(listed == MAX_PAGE, "a list of {listed}");
+            let begun = Instant::now();
+            raw.list().await?;
+            took(Operation::RawList, begun);
         }
         Ok(())
+    }
+
+    fn new_alerts(&mut self) -> [AlertRecord; 4] {
+        [(); 4].map(|()| {
+            self.next += 1;
+            self.stage.alert(self.next, NEW)
+        })
     }
 }
 
@@ -233,44 +248,5 @@ pub(super) fn ask(state: &str, op_id: String) -> Ask {
         metadata: BTreeMap::new(),
         op_id,
         time: Timestamp::UNIX_EPOCH,
-    }
-}
-
-/// The client's own calls, over the same connection.
-struct Raw {
-    jetstream: jetstream::Context,
-    stream: String,
-    prefix: String,
-}
-
-impl Raw {
-    fn new(stage: &Stage) -> Self {
-        Self {
-            jetstream: jetstream::new(stage.nats.client().clone()),
-            stream: stage.key.alerts_stream(),
-            prefix: stage.key.alert_subject(RAW, ""),
-        }
-    }
-
-    fn subject(&self, id: &str) -> String {
-        format!("{}{id}", self.prefix)
-    }
-
-    async fn publish(&self, id: &str, body: Vec<u8>) -> Result<()> {
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
-        let subject = self.subject(id);
-        let sent = self
-            .jetstream
-            .publish_with_headers(subject, headers, body.into());
-        sent.await?.await.context("a raw publish")?;
-        Ok(())
-    }
-
-    async fn get(&self, id: &str) -> Result<jetstream::message::StreamMessage> {
-        let stream = self.jetstream.get_stream_no_info(&self.stream).await?;
-        let subject = self.subject(id);
-        let message = stream.get_last_raw_message_by_subject(&subject).await;
-        message.context("a raw get")
     }
 }

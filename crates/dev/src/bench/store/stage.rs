@@ -29,7 +29,7 @@ const AT_ONCE: usize = 256;
 
 /// A single server, or three of a cluster. They run as long as this lives.
 pub(super) enum Servers {
-    One(NatsServer),
+    One(Box<NatsServer>),
     Three(NatsCluster),
 }
 
@@ -43,12 +43,12 @@ pub(super) struct Stage {
 }
 
 impl Servers {
-    pub(super) async fn one() -> Result<Self> {
-        Ok(Self::One(NatsServer::start().await?))
-    }
-
-    pub(super) async fn three() -> Result<Self> {
-        Ok(Self::Three(NatsCluster::start().await?))
+    /// Streams will have so many copies: one, or three.
+    pub(super) async fn start(copies: u8) -> Result<Self> {
+        Ok(match copies {
+            1 => Self::One(Box::new(NatsServer::start().await?)),
+            _ => Self::Three(NatsCluster::start().await?),
+        })
     }
 
     fn urls(&self) -> Vec<String> {
