@@ -33,6 +33,7 @@ mod stand_works;
 mod store_alerts;
 mod store_chaos;
 mod store_fixture;
+mod store_follow;
 mod store_knobs;
 mod store_letters;
 mod store_moves;
