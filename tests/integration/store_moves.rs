@@ -496,7 +496,7 @@ fn counted(some: &[(&str, u64)]) -> BTreeMap<String, u64> {
 
 #[tokio::test]
 async fn s45_s51_t5_of_eight_movers_of_one_version_one_wins_r1() -> Result<()> {
-    one_winner(&StoreFixture::r1().await?, 1000).await
+    one_winner(&StoreFixture::r1().await?, 200).await
 }
 
 #[tokio::test]
