@@ -130,6 +130,27 @@ mod tests {
         });
     }
 
+    /// A default of the schema would be written into every object, and no profile could speak.
+    #[test]
+    fn s39_what_a_profile_speaks_for_has_no_default() {
+        let spec = &schema()["properties"]["spec"]["properties"];
+        let profile = &spec["profile"];
+        assert_eq!(profile["default"], json!("Production"));
+        for (part, knobs) in [
+            ("alerts", &["replicas", "maxAge", "maxBytes"][..]),
+            ("deadLetters", &["maxAge", "maxBytes"]),
+            ("commit", &["interval", "events"]),
+            ("nats", &["connectTimeout", "requestTimeout"]),
+        ] {
+            for knob in knobs {
+                let field = &spec[part]["properties"][knob];
+                assert!(field.is_object(), "{part}.{knob} is not there");
+                assert!(field["default"].is_null(), "{part}.{knob}");
+                assert!(spec[part]["default"][knob].is_null(), "{part}.{knob}");
+            }
+        }
+    }
+
     #[test]
     fn every_number_has_a_format_that_the_api_server_knows() {
         walk("", &schema(), &mut |path, schema| {

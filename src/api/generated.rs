@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::{env, fs};
 
-use super::{conditions, crd};
+use super::{conditions, crd, profile};
 
 fn is_current(path: &str, content: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -27,4 +27,9 @@ fn generated_definition_of_detection_pipelines_is_current() {
 #[test]
 fn generated_table_of_conditions_is_current() {
     is_current("docs/conditions.md", &conditions::markdown());
+}
+
+#[test]
+fn generated_table_of_profiles_is_current() {
+    is_current("docs/profiles.md", &profile::markdown());
 }

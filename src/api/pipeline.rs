@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
+use super::profile::Profile;
 use super::quantity::Bytes;
 use super::status::DetectionPipelineStatus;
 
@@ -66,6 +67,9 @@ pub struct DetectionPipelineSpec {
     #[serde(default)]
     #[schemars(length(max = 128))]
     pub restart_nonce: String,
+    /// What the knobs are that this spec leaves out; docs/profiles.md has the table.
+    #[serde(default)]
+    pub profile: Profile,
     /// Move the cursor, once. What was done stays done when the block is applied again or taken out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplaySpec>,
@@ -121,6 +125,13 @@ pub struct NatsSpec {
     /// Encryption.
     #[serde(default)]
     pub tls: TlsSpec,
+    /// How long a server may take to let operator and worker in: 100ms to 1m, 5s unless the profile says
+    /// otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Duration>,
+    /// How long an answer of JetStream is waited for: 100ms to 1m, 5s unless the profile says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<Duration>,
 }
 
 /// Encryption of the connection.
@@ -241,23 +252,16 @@ pub enum OnError {
 }
 
 /// When a batch of events is committed.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CommitSpec {
-    /// Time since the first event of the batch.
-    pub interval: Duration,
-    /// Events in the batch.
+    /// Time since the first event of the batch: 1ms to 1m, 1s unless the profile says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+    /// Events in the batch; 5000 unless the profile says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
-    pub events: i64,
-}
-
-impl Default for CommitSpec {
-    fn default() -> Self {
-        Self {
-            interval: duration("1s"),
-            events: 5_000,
-        }
-    }
+    pub events: Option<i64>,
 }
 
 /// What becomes of volume, streams and checkpoint when the pipeline is deleted.
@@ -270,10 +274,10 @@ pub enum DeletionPolicy {
     Delete,
 }
 
-fn duration(text: &str) -> Duration {
-    text.parse().expect("a default in this file")
+pub(super) fn duration(text: &str) -> Duration {
+    text.parse().expect("a default in the code")
 }
 
-fn bytes(text: &str) -> Bytes {
-    text.parse().expect("a default in this file")
+pub(super) fn bytes(text: &str) -> Bytes {
+    text.parse().expect("a default in the code")
 }

@@ -7,7 +7,7 @@ mod step;
 mod store;
 
 pub use anywhere::anywhere;
-pub use follow::{Begin, Heard, Live, Subscription};
+pub use follow::{ACK_WAIT, Begin, Heard, Live, Subscription};
 pub use step::{StepError, Stepped};
 pub use store::{AlertStore, StoredAlert};
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::api::{ApiError, Code};
 use super::connect::Nats;
-use super::desired::{Config, DesiredConsumer, owner_of};
+use super::desired::{Config, DesiredConsumer, DesiredSubscription, owner_of};
 use super::ensure::{Deleted, Ensured, Object, ObjectError};
 use crate::worker::ports::ConsumerFacts;
 
@@ -165,6 +165,21 @@ pub async fn ensure(nats: &Nats, desired: &DesiredConsumer) -> Result<Ensured, O
             desired.adopt.as_deref(),
             &|observed| desired.drift(observed),
         )
+        .await
+}
+
+/// As [`ensure`], for a subscriber's.
+///
+/// # Errors
+/// As [`ensure`].
+pub(super) async fn ensure_subscription(
+    nats: &Nats,
+    desired: &DesiredSubscription,
+) -> Result<Ensured, ObjectError> {
+    let observed = read(nats, &desired.stream, &desired.name).await?;
+    let config = desired.config(observed.as_ref().map(|observed| &observed.config));
+    object(&desired.stream, &desired.name, &request(&desired.stream))
+        .ensure(nats, &config, None, &|observed| desired.drift(observed))
         .await
 }
 

@@ -5,6 +5,8 @@
 //! defaults and `_nats.*` metadata, and a field that a newer server knows is left alone. A server too
 //! old for a field drops it in silence, so what a create or an update *echoes* is compared too.
 
+mod subscription;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use lookback_protocol::names::{
     AUDIT_STREAM, AUDIT_SUBJECTS, PipelineKey, STATE_BUCKET, STATE_STREAM,
 };
 use serde_json::{Map, Value, json};
+
+pub use self::subscription::DesiredSubscription;
 
 /// The server's default. Nothing here is published with a message id.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);

@@ -28,6 +28,7 @@ use lookback_protocol::alert::{LEFT, MOVED_TO};
 pub(super) use self::write::{Move, NewPart, Written};
 use super::api::{ApiError, StoredMessage};
 use super::connect::Nats;
+use super::ensure::ObjectError;
 use super::streams::{self, ObservedStream};
 
 /// How long a tombstone stays, unless told otherwise.
@@ -71,7 +72,7 @@ pub enum ReadError {
     /// There is none: the leader says so.
     #[error("there is no {noun} {id}")]
     NotFound {
-        /// `alert`, `dead letter` or `state`.
+        /// `alert` or `dead letter`, or for example `state`.
         noun: &'static str,
         /// Its id, or the beginning of it.
         id: String,
@@ -79,7 +80,7 @@ pub enum ReadError {
     /// Several ids begin like this.
     #[error("{noun} {prefix} could be any of {}: give more of the id", ids.join(", "))]
     Ambiguous {
-        /// `alert`, `dead letter` or `state`.
+        /// `alert` or `dead letter`, or for example `state`.
         noun: &'static str,
         /// What was given.
         prefix: String,
@@ -89,7 +90,7 @@ pub enum ReadError {
     /// Too little to look for.
     #[error("give at least {MIN_PREFIX} characters of the id of the {noun}, not only {prefix:?}")]
     TooShort {
-        /// `alert`, `dead letter` or `state`.
+        /// `alert` or `dead letter`, or for example `state`.
         noun: &'static str,
         /// What was given.
         prefix: String,
@@ -103,6 +104,9 @@ pub enum ReadError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A consumer cannot be as it must be.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     /// No answer, or a refusal. Never "not found".
     #[error("cannot {operation} {object}")]
     Api {
@@ -211,8 +215,19 @@ impl Entries {
         format!("{}.{LEFT}.{state}.{id}", self.prefix)
     }
 
+    /// Whether `state` can be one.
+    pub(super) fn check_state(&self, state: Option<&str>) -> Result<(), ReadError> {
+        match state {
+            Some(state) if !is_token(state) => Err(ReadError::NotFound {
+                noun: "state",
+                id: state.to_owned(),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// What the leader says of the stream.
-    async fn observed(&self) -> Result<ObservedStream, ReadError> {
+    pub(super) async fn observed(&self) -> Result<ObservedStream, ReadError> {
         streams::info(&self.nats, &self.stream)
             .await
             .map_err(|source| self.stream_failed("read", source))
@@ -225,7 +240,7 @@ impl Entries {
         }
     }
 
-    fn failed(&self, operation: &'static str, id: &str, source: ApiError) -> ReadError {
+    pub(super) fn failed(&self, operation: &'static str, id: &str, source: ApiError) -> ReadError {
         ReadError::Api {
             operation,
             object: format!("{} {id}", self.noun),
@@ -233,7 +248,7 @@ impl Entries {
         }
     }
 
-    fn stream_failed(&self, operation: &'static str, source: ApiError) -> ReadError {
+    pub(super) fn stream_failed(&self, operation: &'static str, source: ApiError) -> ReadError {
         ReadError::Api {
             operation,
             object: format!("stream {}", self.stream),

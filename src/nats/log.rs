@@ -31,6 +31,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use self::pull::Pull;
+pub(super) use self::wire::{Status, ack_reply, status};
 use super::api::{ApiError, Code, StoredMessage, unavailable};
 use super::connect::Nats;
 use super::consumers::ObservedConsumer;

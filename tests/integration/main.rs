@@ -31,6 +31,7 @@ mod replay_suspend;
 mod stand;
 mod stand_works;
 mod store_alerts;
+mod store_chaos;
 mod store_fixture;
 mod store_knobs;
 mod store_letters;

@@ -72,7 +72,7 @@ pub(crate) fn alert(id: &str) -> AlertRecord {
     }
 }
 
-fn letter(headers: impl Into<Bytes>, payload: impl Into<Bytes>) -> DeadLetter {
+pub(crate) fn letter(headers: impl Into<Bytes>, payload: impl Into<Bytes>) -> DeadLetter {
     DeadLetter {
         id: LETTER.to_owned(),
         reason: Reason::NotJson,
@@ -158,46 +158,6 @@ async fn an_alert_is_stored_as_its_record() -> Result<()> {
         .await?;
     let record: AlertRecord = serde_json::from_slice(&stored.payload)?;
     assert_eq!(record, alert(ID));
-    Ok(())
-}
-
-#[tokio::test]
-async fn t02_of_sixteen_creates_of_one_id_one_wins() -> Result<()> {
-    let (fixture, outbox) = stores(Settings::default()).await?;
-    for round in 0..50 {
-        let record = alert(&format!("ID{round}"));
-        let creates = (0..16).map(|_| outbox.create_alert(&record, Lookup::No));
-        let stored = try_join_all(creates).await?;
-        let winners = stored.iter().filter(|it| **it != Stored::Known).count();
-        assert_eq!(winners, 1, "round {round}: {stored:?}");
-    }
-    assert_eq!(messages(&fixture, key().alerts_stream()).await?, 50);
-    Ok(())
-}
-
-#[tokio::test]
-async fn t02_of_sixteen_creates_of_one_id_on_three_replicas_one_wins() -> Result<()> {
-    let cluster = NatsCluster::start().await?;
-    let nats = connect(cluster.urls().remove(0)).await?;
-    create_stores(&nats, None, 3).await?;
-    let outbox = JetStreamOutbox::new(nats.clone(), key());
-    for round in 0..20 {
-        let record = alert(&format!("ID{round}"));
-        let creates = (0..16).map(|_| outbox.create_alert(&record, Lookup::No));
-        let mut winners = 0;
-        for stored in futures::future::join_all(creates).await {
-            match stored {
-                Ok(Stored::New(_)) => winners += 1,
-                Ok(Stored::Known) | Err(StoreError::Unavailable(_)) => {}
-                Err(full) => return Err(full.into()),
-            }
-        }
-        assert_eq!(winners, 1, "round {round}");
-        let again = outbox.create_alert(&record, Lookup::No).await?;
-        assert_eq!(again, Stored::Known);
-    }
-    let observed = streams::read(&nats, &key().alerts_stream()).await?.unwrap();
-    assert_eq!(observed.state.messages, 20);
     Ok(())
 }
 

@@ -5,24 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use async_nats::jetstream::stream::PeerInfo;
 use async_nats::{Client, Subscriber, jetstream};
 use data_encoding::BASE64;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use lookback::nats::alerts::{AlertStore, StoredAlert};
-use lookback::nats::connect::{Nats, Options, Target};
+use lookback::nats::connect::{Nats, Options, Target, Timeouts};
 use lookback::nats::definition;
 use lookback::nats::desired::DesiredStream;
 use lookback::nats::entries::Cursor;
 use lookback::nats::outbox::JetStreamOutbox;
 use lookback::nats::streams::{self, ObservedStream};
 use lookback::worker::ports::{Lookup, Outbox, Stored};
-use lookback_dev::support::{NatsCluster, NatsServer};
+use lookback_dev::support::{NatsCluster, NatsServer, eventually};
 use lookback_protocol::alert::{
     AlertRecord, EventRef, HistoryEntry, MOVED_TO, NEW, RuleKind, RuleRef,
 };
 use lookback_protocol::ids::{EventOrigin, alert_id};
-use lookback_protocol::names::{Owner, PipelineKey};
+use lookback_protocol::names::{AUDIT_STREAM, Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, StreamSeq};
 use lookback_protocol::workflow::{Ask, Definition, To, WorkflowSpec};
 use lookback_protocol::{alert, workflow};
@@ -33,6 +34,8 @@ use crate::nats_fixture::{OWNER, STREAM, key};
 
 /// Creates that are under way at once.
 const IN_FLIGHT: usize = 64;
+/// For a server that was killed to be whole again.
+const HEALING: Duration = Duration::from_secs(60);
 /// As many entries as a page takes.
 const PAGE: usize = 1000;
 
@@ -132,6 +135,23 @@ impl StoreFixture {
         Ok(())
     }
 
+    /// Waits until each copy of each stream that moves write is there and up to date.
+    pub(crate) async fn healed(&self) -> Result<()> {
+        for name in [key().alerts_stream(), AUDIT_STREAM.to_owned()] {
+            eventually(HEALING, "the copies are up to date", async || {
+                let mut stream = self.js.get_stream(&name).await?;
+                let cluster = stream.info().await?.cluster.clone();
+                let cluster = cluster.context("no cluster")?;
+                let current = |copy: &&PeerInfo| copy.current && !copy.offline;
+                let copies = cluster.replicas.iter().filter(current).count();
+                ensure!(cluster.leader.is_some() && copies == 2, "{cluster:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// The alerts stream as its leader describes it.
     pub(crate) async fn alerts_stream(&self) -> Result<ObservedStream> {
         observed(&self.nats, &key().alerts_stream()).await
@@ -183,8 +203,13 @@ pub(crate) async fn create_streams(nats: &Nats, key: &PipelineKey, copies: Copie
 }
 
 pub(crate) async fn connect(urls: Vec<String>) -> Result<Nats> {
+    connect_with(urls, Timeouts::default()).await
+}
+
+pub(crate) async fn connect_with(urls: Vec<String>, timeouts: Timeouts) -> Result<Nats> {
     let target = Target {
         urls,
+        timeouts,
         ..Target::default()
     };
     Ok(Nats::connect(&target, &Options::named("test")).await?)
@@ -318,7 +343,15 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) fn is_tombstone(&self) -> bool {
-        self.headers.contains(MOVED_TO)
+        self.header(MOVED_TO).is_some()
+    }
+
+    /// The first value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.headers.lines().filter_map(|line| line.split_once(':'));
+        lines
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.trim())
     }
 }
 
@@ -401,8 +434,10 @@ impl Spy {
         };
         let client = server.client().await?;
         let requests = client.subscribe("$JS.API.>").await?;
-        client.flush().await?;
-        Ok(Self { client, requests })
+        let mut spy = Self { client, requests };
+        // What is heard of oneself, the server has subscribed.
+        spy.heard().await?;
+        Ok(spy)
     }
 
     /// What was asked for since the last time, without `$JS.API.`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::HeaderMap;
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, SubjectTransform};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures::future::join_all;
@@ -604,6 +604,47 @@ async fn t11_a_source_stream_that_was_made_anew_proves_nothing() -> Result<()> {
         .await
         .unwrap_err();
     assert!(matches!(error, LetterError::Unproven { .. }), "{error:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn t11_an_event_that_its_stream_may_have_replaced_is_not_sent_again() -> Result<()> {
+    let letters = Letters::r1().await?;
+    let js = &letters.fixture.js;
+    let newest_only = Config {
+        max_messages_per_subject: 1,
+        ..source(Copies::One)
+    };
+    js.update_stream(&newest_only).await?;
+    js.publish("ev.first", "stays".into()).await?.await?;
+    letters.park_all(1..2).await?;
+    letters.die_before(1, "lookback.audit.").await?;
+    js.publish(SUBJECT, "replaces it".into()).await?.await?;
+    let error = letters.store.redrive(&id(1), &ask("ann")).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, LetterError::Unproven { after: 1, .. }),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn t11_an_event_that_its_stream_stores_under_another_subject_is_found() -> Result<()> {
+    let letters = Letters::r1().await?;
+    let transforming = Config {
+        subject_transform: Some(SubjectTransform {
+            source: "ev.>".to_owned(),
+            destination: "ev.in.>".to_owned(),
+        }),
+        ..source(Copies::One)
+    };
+    letters.fixture.js.update_stream(&transforming).await?;
+    letters.park_all(1..2).await?;
+    letters.die_before(1, "lookback.audit.").await?;
+    letters.forget_message_ids().await?;
+    let redriven = letters.store.redrive(&id(1), &ask("ann")).await?;
+    assert_eq!(letters.sent_once(1).await?.sequence, redriven.sequence);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use lookback::nats::alerts::{AlertStore, StepError, StoredAlert, anywhere};
-use lookback::nats::connect::{Nats, Options, Target, Timeouts};
+use lookback::nats::connect::Timeouts;
 use lookback::nats::entries::{Cursor, ReadError};
 use lookback_dev::support::{TcpProxy, eventually};
 use lookback_protocol::alert::NEW;
@@ -17,7 +17,7 @@ use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::workflow::To;
 
 use crate::nats_fixture::{SOON, key};
-use crate::store_fixture::{Servers, Spy, StoreFixture, ask, listed, owner, to};
+use crate::store_fixture::{Servers, Spy, StoreFixture, ask, connect_with, listed, owner, to};
 
 /// More than a page and more than a server looks up at once.
 const MANY: u64 = 2500;
@@ -192,15 +192,11 @@ async fn s37_silence_is_an_error_and_neither_absence_nor_an_empty_list() -> Resu
         anyhow::bail!("there is one server");
     };
     let proxy = TcpProxy::start(server.address()).await?;
-    let target = Target {
-        urls: vec![format!("nats://{}", proxy.address())],
-        timeouts: Timeouts {
-            request: PATIENCE,
-            ..Timeouts::default()
-        },
-        ..Target::default()
+    let timeouts = Timeouts {
+        request: PATIENCE,
+        ..Timeouts::default()
     };
-    let nats = Nats::connect(&target, &Options::named("test")).await?;
+    let nats = connect_with(vec![format!("nats://{}", proxy.address())], timeouts).await?;
     let store = AlertStore::new(nats.clone(), owner());
     proxy.freeze();
     let begun = Instant::now();
@@ -335,36 +331,19 @@ async fn s54_a_store_goes_on_at_another_server_when_its_own_dies() -> Result<()>
             anyhow::bail!("there are three servers");
         };
         cluster.servers()[at].restart().await?;
-        healed(&fixture).await?;
+        fixture.healed().await?;
     }
     let record = fixture.alerts.get(&id).await?.record.context("archived")?;
     assert_eq!(record.history.len(), 4);
     Ok(())
 }
 
-/// Waits until every copy of the alerts is there and up to date.
-async fn healed(fixture: &StoreFixture) -> Result<()> {
-    eventually(3 * SOON, "the copies are up to date", async || {
-        let mut stream = fixture.js.get_stream(key().alerts_stream()).await?;
-        let cluster = stream.info().await?.cluster.clone().context("no cluster")?;
-        ensure!(
-            cluster.leader.is_some() && cluster.replicas.len() == 2,
-            "{cluster:?}"
-        );
-        ensure!(
-            cluster
-                .replicas
-                .iter()
-                .all(|copy| copy.current && !copy.offline),
-            "{cluster:?}"
-        );
-        Ok(())
-    })
-    .await
-}
-
 /// Where product code may wait for time to pass, and why.
-const WAITS: [(&str, &str); 7] = [
+const WAITS: [(&str, &str); 8] = [
+    (
+        "src/nats/log/pull.rs",
+        "takes a pull without heartbeats for dead",
+    ),
     ("src/operator.rs", "asks NATS again that does not answer"),
     (
         "src/operator/checkpoint_watch.rs",
@@ -396,7 +375,7 @@ fn s57_nothing_waits_for_time_to_pass_but_where_it_is_known_why() {
             seen += 1;
             let text = fs::read_to_string(&path).unwrap();
             let product = text.split("#[cfg(test)]\nmod ").next().unwrap();
-            let waits = ["sleep(", "sleep_until(", "interval("];
+            let waits = ["sleep(", "sleep_until(", "time::interval"];
             let code = product
                 .lines()
                 .filter(|line| !line.trim_start().starts_with("//"));

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{bytes, duration};
+use super::bytes;
 use crate::api::{Bytes, Duration};
 
 /// Where the windows are kept.
@@ -71,40 +71,34 @@ pub enum AccessMode {
 }
 
 /// The stream that takes alerts.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertsSpec {
-    /// Copies of the pipeline's own streams: 3 when NATS is clustered, else 1, unless set.
+    /// Copies of the pipeline's own streams: 3 when NATS is clustered, else 1, unless this or the profile
+    /// says otherwise.
     #[x_kube(validation = Rule::new("self != 2").message("2 replicas need both servers for every write: use 1, 3 or 5"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 5))]
     pub replicas: Option<i32>,
-    /// How long alerts, and with them their ids, are kept.
-    #[serde(default = "default_alerts_age")]
-    pub max_age: Duration,
-    /// How much is kept. New alerts wait at 95 % of it; none is dropped.
-    #[serde(default = "default_alerts_bytes")]
-    pub max_bytes: Bytes,
-}
-
-impl Default for AlertsSpec {
-    fn default() -> Self {
-        Self {
-            replicas: None,
-            max_age: default_alerts_age(),
-            max_bytes: default_alerts_bytes(),
-        }
-    }
+    /// How long alerts, and with them their ids, are kept; 30d unless the profile says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Duration>,
+    /// How much is kept; 10Gi unless the profile says otherwise. New alerts wait at 95 % of it; none is
+    /// dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<Bytes>,
 }
 
 /// The stream that takes events that cannot be applied.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeadLettersSpec {
-    /// How long they are kept.
-    pub max_age: Duration,
-    /// How much is kept. Events wait at 95 % of it; none is dropped.
-    pub max_bytes: Bytes,
+    /// How long they are kept; 30d unless the profile says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Duration>,
+    /// How much is kept; 1Gi unless the profile says otherwise. Events wait at 95 % of it; none is dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<Bytes>,
     /// Deaths of the worker with exactly one event in flight after which that event is parked.
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: i32,
@@ -113,8 +107,8 @@ pub struct DeadLettersSpec {
 impl Default for DeadLettersSpec {
     fn default() -> Self {
         Self {
-            max_age: duration("30d"),
-            max_bytes: bytes("1Gi"),
+            max_age: None,
+            max_bytes: None,
             max_attempts: 3,
         }
     }
@@ -122,12 +116,4 @@ impl Default for DeadLettersSpec {
 
 fn default_size() -> Bytes {
     bytes("5Gi")
-}
-
-fn default_alerts_age() -> Duration {
-    duration("30d")
-}
-
-fn default_alerts_bytes() -> Bytes {
-    bytes("10Gi")
 }

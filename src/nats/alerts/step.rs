@@ -1,9 +1,9 @@
 //! One step of an alert: read, decide, keep what the record has no more room for, write, record.
 
 use bytes::Bytes;
-use lookback_protocol::alert::{ARCHIVED, BY, OP_ID, PREV_SEQ};
+use lookback_protocol::alert::{ARCHIVED, BY, HistoryEntry, OP_ID, PREV_SEQ};
 use lookback_protocol::audit::{self, Act, AlertAct, Archived, AuditRecord};
-use lookback_protocol::workflow::{Ask, Refusal, Step};
+use lookback_protocol::workflow::{Ask, Refusal, Step, sequences};
 use serde_json::json;
 
 use super::store::{AlertStore, StoredAlert, Version};
@@ -18,7 +18,8 @@ const TRIES: usize = 64;
 /// What a step did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stepped {
-    /// The alert as it stands now.
+    /// The alert as it stands now; others may have gone on from there when the answer to an earlier try
+    /// was lost.
     pub alert: StoredAlert,
     /// The state before.
     pub from: String,
@@ -123,9 +124,10 @@ impl AlertStore {
     ) -> Result<Stepped, StepError> {
         let (workflow, mut found) = futures::try_join!(self.workflow(), self.version(id))?;
         let began = found.alert.state.clone();
+        let mut tried = expected;
         for _ in 0..TRIES {
-            if found.op_id == ask.op_id {
-                return self.taken_before(found, ask).await;
+            if let Some(own) = self.own_step(&found, tried, ask).await? {
+                return self.taken_before(found, own, ask).await;
             }
             let overtaken = match expected {
                 Some(expected) => found.alert.sequence != expected,
@@ -154,6 +156,7 @@ impl AlertStore {
                 id: id.to_owned(),
                 source,
             };
+            tried = Some(found.alert.sequence);
             match self.write(&found.alert, &step).await {
                 Written::At(sequence) => return self.taken(step, sequence, ask).await,
                 Written::Conflict => found = self.version(id).await?,
@@ -257,32 +260,51 @@ impl AlertStore {
         })
     }
 
-    /// What an earlier try wrote, whose answer was lost.
-    async fn taken_before(&self, found: Version, ask: &Ask) -> Result<Stepped, StepError> {
-        let alert = found.alert;
+    /// The step that this very ask took, and the sequence of the version it made: an answer that says so
+    /// was lost. It made the version that stands, or was taken from the version `tried` and others went
+    /// on from there.
+    async fn own_step(
+        &self,
+        found: &Version,
+        tried: Option<u64>,
+        ask: &Ask,
+    ) -> Result<Option<(HistoryEntry, u64)>, ReadError> {
+        let stands = found.op_id == ask.op_id;
+        if !stands && tried.is_none_or(|tried| tried == found.alert.sequence) {
+            return Ok(None);
+        }
         let kept;
-        let record = match &alert.record {
+        let record = match &found.alert.record {
             Some(record) => record,
             None => {
-                kept = self.archived(&alert.id).await?;
+                kept = self.archived(&found.alert.id).await?;
                 &kept
             }
         };
-        let last = record.history.last();
-        let transition = last.map(|step| step.transition.clone()).unwrap_or_default();
-        let from = last.and_then(|step| step.from.clone()).unwrap_or_default();
-        self.audit(
-            &alert.id,
-            &transition,
-            (&from, &alert.state),
-            alert.sequence,
-            ask,
-        )
-        .await?;
+        let sequences = sequences(&record.history, Some(found.alert.sequence));
+        let mut steps = record.history.iter().zip(sequences);
+        let own = if stands {
+            steps.next_back()
+        } else {
+            steps.find(|(entry, _)| tried == Some(entry.prev_seq) && is_of(entry, ask))
+        };
+        Ok(own.map(|(entry, sequence)| (entry.clone(), sequence.unwrap_or_default())))
+    }
+
+    async fn taken_before(
+        &self,
+        found: Version,
+        (entry, sequence): (HistoryEntry, u64),
+        ask: &Ask,
+    ) -> Result<Stepped, StepError> {
+        let from = entry.from.unwrap_or_default();
+        let id = &found.alert.id;
+        self.audit(id, &entry.transition, (&from, &entry.to), sequence, ask)
+            .await?;
         Ok(Stepped {
+            alert: found.alert,
             from,
-            transition,
-            alert,
+            transition: entry.transition,
         })
     }
 
@@ -323,6 +345,10 @@ impl AlertStore {
             details: json!({}),
         }
     }
+}
+
+fn is_of(entry: &HistoryEntry, ask: &Ask) -> bool {
+    entry.time == ask.time && entry.by == ask.by && entry.reason == ask.reason
 }
 
 fn overtaken_by(winner: Version) -> StepError {

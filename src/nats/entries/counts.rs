@@ -1,20 +1,69 @@
 //! How many entries are in each state, without looking at them.
 //!
 //! The server knows how many subjects there are below a state. Those of entries that left it stand
-//! there as tombstones; each such entry has a mark, so only what is marked is looked at.
+//! there as tombstones; each such entry has a mark, so only what is marked is looked at. These are
+//! several requests, so the subjects are counted before and after; when that differs, tombstones
+//! expired in between, and it is all done again.
 //!
-//! On a replicated stream any copy may answer, and it may be behind. Writes never take a subject away:
-//! so a copy that is behind knows of fewer subjects than the leader, never of more, and when the
-//! answers together account for every message of the stream, none of them was behind.
+//! On a replicated stream any copy may answer, and it may be behind. Writes never take a subject away,
+//! so a copy that is behind knows of fewer subjects than the leader, never of more: when the answers
+//! together account for every message of the stream, none of them was behind. Copies expire messages
+//! each by itself, and for a moment there may be no such answer; then the leader counts, which costs
+//! as much as there are entries.
 
 use std::collections::{BTreeMap, HashMap};
 
 use futures::stream::{FuturesOrdered, TryStreamExt};
 use lookback_protocol::alert::LEFT;
 
-use super::list::{ASKED_AGAIN, Newest};
+use super::list::Newest;
 use super::{Entries, ReadError, is_replicated};
-use crate::nats::streams::ObservedStream;
+use crate::nats::api::MAX_SUBJECTS;
+use crate::nats::streams::StreamState;
+
+/// How often it is counted before the answer is taken as it is, or the leader counts.
+const ROUNDS: usize = 8;
+
+/// Who counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counter {
+    /// The only copy there is.
+    Only,
+    /// Any copy.
+    Any,
+    /// The leader, one name after the other.
+    Leader,
+}
+
+/// What was seen in one round.
+#[derive(Debug)]
+struct Round {
+    counter: Counter,
+    /// Messages and last sequence of the stream, by its leader.
+    before: (u64, u64),
+    after: (u64, u64),
+    /// Subjects of each state, tombstones among them.
+    subjects: Vec<u64>,
+    subjects_after: Vec<u64>,
+    /// All other subjects.
+    others: u64,
+}
+
+impl Round {
+    /// Whether it can be trusted: it shows one moment of the stream, or of one in which others wrote all
+    /// the time nothing that stood before.
+    fn is_sound(&self) -> bool {
+        let known = self.subjects.iter().sum::<u64>() + self.others;
+        let (messages, last) = self.before;
+        let complete = match self.counter {
+            Counter::Only | Counter::Leader => true,
+            Counter::Any if last == self.after.1 => known == messages,
+            Counter::Any => known >= messages,
+        };
+        let still = self.before == self.after && self.subjects == self.subjects_after;
+        complete && (still || last != self.after.1)
+    }
+}
 
 impl Entries {
     /// How many entries are in each of `states`. What is moved meanwhile may be counted in either
@@ -23,88 +72,91 @@ impl Entries {
     /// # Errors
     /// [`ReadError`].
     pub async fn counts(&self, states: &[&str]) -> Result<BTreeMap<String, u64>, ReadError> {
-        let observed = self.observed().await?;
-        let (subjects, left) = futures::try_join!(
-            self.subjects_of(states, &observed),
-            self.left(states, &observed)
-        )?;
-        Ok(states
-            .iter()
-            .zip(subjects)
-            .map(|(&state, subjects)| {
-                let left = left.get(state).copied().unwrap_or_default();
-                (state.to_owned(), subjects.saturating_sub(left))
-            })
-            .collect())
+        let mut observed = self.observed().await?;
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let counter = match (is_replicated(&observed), rounds <= ROUNDS) {
+                (false, _) => Counter::Only,
+                (true, true) => Counter::Any,
+                (true, false) => Counter::Leader,
+            };
+            let (subjects, others) = self.subjects_of(states, counter).await?;
+            let left = self.left(states, counter, observed.state.last_seq).await?;
+            let (subjects_after, _) = self.subjects_of(states, counter).await?;
+            let after = self.observed().await?;
+            let round = Round {
+                counter,
+                before: size(&observed.state),
+                after: size(&after.state),
+                subjects,
+                subjects_after,
+                others,
+            };
+            if round.is_sound() || rounds >= 2 * ROUNDS {
+                return Ok(without(states, &round.subjects, &left));
+            }
+            observed = after;
+        }
     }
 
-    /// How many subjects each of `states` has, tombstones among them.
+    /// How many subjects each of `states` has, and how many there are beside them: marks, and parts
+    /// behind the first.
     async fn subjects_of(
         &self,
         states: &[&str],
-        observed: &ObservedStream,
-    ) -> Result<Vec<u64>, ReadError> {
-        let filters: Vec<_> = states
-            .iter()
-            .map(|state| self.subject(state, "*"))
-            .collect();
-        if !is_replicated(observed) {
-            return self.subjects_copied(&filters).await;
-        }
-        // Marks, and parts behind the first.
-        let others = [format!("{}.*.*.*", self.prefix)];
-        for _ in 0..ASKED_AGAIN {
-            let (subjects, others) = futures::try_join!(
-                self.subjects_copied(&filters),
-                self.subjects_copied(&others)
-            )?;
-            let known: u64 = subjects.iter().chain(&others).sum();
-            if known >= observed.state.messages {
-                return Ok(subjects);
-            }
-        }
-        // There are entries in states that nobody asked for, or copies that are far behind.
-        let exact: FuturesOrdered<_> = filters
-            .iter()
+        counter: Counter,
+    ) -> Result<(Vec<u64>, u64), ReadError> {
+        let others = format!("{}.*.*.*", self.prefix);
+        let filters = states.iter().map(|state| self.subject(state, "*"));
+        let counted: FuturesOrdered<_> = filters
+            .chain([others])
             .map(|filter| async move {
-                // Behind the last subject: only their number is wanted.
-                let some = self.subjects_from(filter, u64::from(u32::MAX)).await?;
-                Ok::<_, ReadError>(some.total)
+                match counter {
+                    Counter::Only | Counter::Any => self.subjects_copied(&filter).await,
+                    // Behind the last subject: only their number is wanted.
+                    Counter::Leader => {
+                        let some = self.subjects_from(&filter, u64::from(u32::MAX)).await?;
+                        Ok(some.total)
+                    }
+                }
             })
             .collect();
-        exact.try_collect().await
+        let mut counted: Vec<_> = counted.try_collect().await?;
+        let others = counted.pop().unwrap_or_default();
+        Ok((counted, others))
     }
 
-    async fn subjects_copied(&self, filters: &[String]) -> Result<Vec<u64>, ReadError> {
-        let asked: FuturesOrdered<_> = filters
-            .iter()
-            .map(|filter| async move {
-                let copied = self
-                    .nats
-                    .copies_of_next(&self.stream, 1, filter, 1)
-                    .await
-                    .map_err(|source| self.stream_failed("count", source))?;
-                Ok::<_, ReadError>(copied.messages.len() as u64 + copied.pending)
-            })
-            .collect();
-        asked.try_collect().await
+    async fn subjects_copied(&self, filter: &str) -> Result<u64, ReadError> {
+        let copied = self
+            .nats
+            .copies_of_next(&self.stream, 1, filter, 1)
+            .await
+            .map_err(|source| self.stream_failed("count", source))?;
+        Ok(copied.messages.len() as u64 + copied.pending)
     }
 
     /// How many tombstones each of `states` has.
     async fn left(
         &self,
         states: &[&str],
-        observed: &ObservedStream,
+        counter: Counter,
+        at_least: u64,
     ) -> Result<HashMap<String, u64>, ReadError> {
         let marks = self.names(&self.left_subject("*", "*")).await?;
-        let marked = marks
+        let marked: Vec<_> = marks
             .iter()
             .filter_map(|mark| self.marked(mark))
             .filter(|(state, _)| states.contains(state))
             .map(|(state, id)| self.subject(state, id))
             .collect();
-        let at_least = is_replicated(observed).then_some(observed.state.last_seq);
-        let newest = self.newest(marked, at_least).await?;
+        let newest = match counter {
+            Counter::Only => self.newest(marked, None).await?,
+            Counter::Leader if marked.len() <= MAX_SUBJECTS => {
+                self.leader_newest(&marked).await?.into_iter().collect()
+            }
+            Counter::Leader | Counter::Any => self.newest(marked, Some(at_least)).await?,
+        };
         Ok(tombstones(newest.iter().filter_map(|(subject, newest)| {
             let (state, _) = self.split(subject)?;
             Some((state, *newest))
@@ -116,6 +168,22 @@ impl Entries {
         let rest = mark.strip_prefix(&self.prefix)?.strip_prefix('.')?;
         rest.strip_prefix(LEFT)?.strip_prefix('.')?.split_once('.')
     }
+}
+
+fn size(state: &StreamState) -> (u64, u64) {
+    (state.messages, state.last_seq)
+}
+
+fn without(
+    states: &[&str],
+    subjects: &[u64],
+    left: &HashMap<String, u64>,
+) -> BTreeMap<String, u64> {
+    let entries = |(&state, subjects): (&&str, &u64)| {
+        let left = left.get(state).copied().unwrap_or_default();
+        (state.to_owned(), subjects.saturating_sub(left))
+    };
+    states.iter().zip(subjects).map(entries).collect()
 }
 
 /// How many of what is marked are tombstones still: an entry may have come back, and its mark outlives
@@ -133,6 +201,64 @@ fn tombstones<'a>(newest: impl Iterator<Item = (&'a str, Newest)>) -> HashMap<St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn quiet(counter: Counter) -> Round {
+        Round {
+            counter,
+            before: (10, 20),
+            after: (10, 20),
+            subjects: vec![5, 3],
+            subjects_after: vec![5, 3],
+            others: 2,
+        }
+    }
+
+    #[test]
+    fn copies_that_account_for_every_message_are_not_behind() {
+        assert!(quiet(Counter::Any).is_sound());
+        let behind = Round {
+            subjects: vec![4, 3],
+            subjects_after: vec![4, 3],
+            ..quiet(Counter::Any)
+        };
+        assert!(!behind.is_sound());
+    }
+
+    #[test]
+    fn copies_are_not_behind_either_when_there_is_more_than_stood_before() {
+        let busy = Round {
+            after: (12, 25),
+            subjects: vec![5, 4],
+            subjects_after: vec![6, 4],
+            ..quiet(Counter::Any)
+        };
+        assert!(busy.is_sound());
+        let behind = Round {
+            subjects: vec![4, 3],
+            ..busy
+        };
+        assert!(!behind.is_sound());
+    }
+
+    #[test]
+    fn what_expires_in_between_is_counted_again() {
+        for counter in [Counter::Only, Counter::Any, Counter::Leader] {
+            let expired = Round {
+                subjects_after: vec![5, 2],
+                after: (9, 20),
+                ..quiet(counter)
+            };
+            assert!(!expired.is_sound());
+        }
+    }
+
+    #[test]
+    fn tombstones_are_no_entries() {
+        let left = HashMap::from([("new".to_owned(), 2)]);
+        let counts = without(&["new", "triage"], &[5, 3], &left);
+        let expected = [("new", 3), ("triage", 3)].map(|(state, n)| (state.to_owned(), n));
+        assert_eq!(counts, BTreeMap::from(expected));
+    }
 
     #[test]
     fn an_entry_that_came_back_is_no_tombstone() {

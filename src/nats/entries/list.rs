@@ -1,18 +1,18 @@
 //! Pages of entries, and what the leader knows by name. Nothing here makes a consumer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Cursor, Entries, MAX_PAGE, Page, ReadError, is_replicated, is_token, is_tombstone};
+use super::{Cursor, Entries, MAX_PAGE, Page, ReadError, is_replicated, is_tombstone};
 use crate::nats::api::{ApiError, Copied, MAX_SUBJECTS, StoredMessage};
 
 /// Messages asked for at least: among them may be tombstones, and small requests cost as much.
 const MIN_ASKED: usize = 100;
 /// How often copies are asked that are behind, before the leader is.
-pub(super) const ASKED_AGAIN: usize = 8;
+const ASKED_AGAIN: usize = 8;
 /// Gets of the leader under way at once.
 const LEADER_GETS: usize = 32;
 
@@ -28,14 +28,8 @@ impl Entries {
         from: Cursor,
         limit: usize,
     ) -> Result<Page<StoredMessage>, ReadError> {
-        let state = state.unwrap_or("*");
-        if state != "*" && !is_token(state) {
-            return Err(ReadError::NotFound {
-                noun: "state",
-                id: state.to_owned(),
-            });
-        }
-        let filter = self.subject(state, "*");
+        self.check_state(state)?;
+        let filter = self.subject(state.unwrap_or("*"), "*");
         let observed = self.observed().await?;
         let replicated = is_replicated(&observed);
         let mut page = Gathering::new(from, limit.clamp(1, MAX_PAGE));
@@ -58,8 +52,11 @@ impl Entries {
             ask = (ask * 2).min(MAX_PAGE);
         }
         if replicated {
+            let before = page.items.len();
             self.confirm(&mut page.items, observed.state.last_seq)
                 .await?;
+            // What was left out may stand further on by now.
+            page.more |= page.items.len() < before;
         }
         Ok(page.done())
     }
@@ -130,7 +127,11 @@ impl Entries {
         Ok(newest)
     }
 
-    async fn leader_newest(&self, subjects: &[String]) -> Result<Vec<(String, Newest)>, ReadError> {
+    /// As [`Self::newest`], from the leader, one by one.
+    pub(super) async fn leader_newest(
+        &self,
+        subjects: &[String],
+    ) -> Result<Vec<(String, Newest)>, ReadError> {
         let found: Vec<_> = stream::iter(subjects)
             .map(|subject| self.nats.last_of_subject(&self.stream, subject))
             .buffer_unordered(LEADER_GETS)
@@ -140,14 +141,22 @@ impl Entries {
         Ok(found.into_iter().flatten().map(Newest::of).collect())
     }
 
-    /// Every subject under `filter`, from the leader.
+    /// Every subject under `filter`, from the leader. They come sorted and in pages, and one that expires
+    /// moves those behind it to a page already read. So each page begins with the last subject of the
+    /// one before; when it does not, they are read anew.
     pub(super) async fn names(&self, filter: &str) -> Result<Vec<String>, ReadError> {
-        let mut names = Vec::new();
+        let mut names: Vec<String> = Vec::new();
         loop {
-            let some = self.subjects_from(filter, names.len() as u64).await?;
-            let got = some.state.subjects.len();
-            names.extend(some.state.subjects.into_keys());
-            if got == 0 || names.len() as u64 >= some.total {
+            let offset = names.len().saturating_sub(1) as u64;
+            let some = self.subjects_from(filter, offset).await?;
+            let mut subjects = some.state.subjects.into_keys().peekable();
+            let last = names.pop();
+            if last.is_some() && last.as_ref() != subjects.peek() {
+                names.clear();
+                continue;
+            }
+            names.extend(subjects);
+            if names.len() as u64 >= some.total {
                 return Ok(names);
             }
         }
@@ -240,12 +249,23 @@ impl Gathering {
         }
     }
 
-    fn done(self) -> Page<StoredMessage> {
+    /// What was written while the page was put together may be on it in several versions: the last
+    /// one stays.
+    fn done(mut self) -> Page<StoredMessage> {
+        let mut later = HashSet::new();
+        self.items.reverse();
+        self.items
+            .retain(|item| later.insert(last_token(&item.subject).to_owned()));
+        self.items.reverse();
         Page {
             items: self.items,
             next: self.more.then_some(Cursor(self.at)),
         }
     }
+}
+
+fn last_token(subject: &str) -> &str {
+    subject.rsplit('.').next().unwrap_or(subject)
 }
 
 #[cfg(test)]
@@ -292,6 +312,22 @@ mod tests {
         let mut page = Gathering::new(Cursor(0), 2);
         page.take(copied(&[3, 5], 0));
         assert_eq!(page.done().next, None);
+    }
+
+    #[test]
+    fn of_an_entry_that_moves_meanwhile_a_page_has_the_last_version() {
+        let mut page = Gathering::new(Cursor(0), 5);
+        page.take(copied(&[3, 5], 1));
+        let mut moved = message(7, "");
+        moved.subject = "p.triage.3".to_owned();
+        page.take(Copied {
+            messages: vec![moved],
+            pending: 0,
+            up_to: None,
+        });
+        let page = page.done();
+        assert_eq!(sequences(&page), [5, 7]);
+        assert_eq!(page.next, None);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::Entries;
 use crate::nats::api::{ApiError, Draft};
 use crate::nats::outbox::expecting;
 
-/// How much longer a mark stays than its tombstone. A tombstone without its mark would be counted as
-/// an entry, and copies do not let go of them in the same instant.
+/// How much longer a mark stays than its tombstone, at most twice as long. A tombstone without
+/// its mark would be counted as an entry, and copies do not let go of them in the same instant.
 const MARK_LONGER: Duration = Duration::from_secs(60);
 
 /// One message of the new version of an entry.
@@ -114,7 +114,7 @@ impl Entries {
         drafts.push(gone(
             self.left_subject(from, id),
             HeaderMap::new(),
-            self.tombstone_ttl + MARK_LONGER,
+            self.tombstone_ttl + MARK_LONGER.min(self.tombstone_ttl),
         ));
         drafts.extend(parts.into_iter().map(|part| Draft {
             subject: format!("{new}{}", part.suffix),

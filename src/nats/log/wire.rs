@@ -8,16 +8,16 @@ use lookback_protocol::position::StreamSeq;
 
 /// What the reply subject of a delivery says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct AckReply {
-    pub(super) sequence: StreamSeq,
-    pub(super) consumer_sequence: u64,
-    pub(super) published: Timestamp,
-    pub(super) pending: u64,
+pub(in crate::nats) struct AckReply {
+    pub(in crate::nats) sequence: StreamSeq,
+    pub(in crate::nats) consumer_sequence: u64,
+    pub(in crate::nats) published: Timestamp,
+    pub(in crate::nats) pending: u64,
 }
 
 /// What a message with a status means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub(in crate::nats) enum Status {
     /// The pull is alive.
     Heartbeat { last_consumer: u64 },
     /// The pull has ended and will not bring `unused` of its messages; `None` for all that are open.
@@ -32,7 +32,7 @@ pub(super) enum Status {
 
 /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<ns>.<pending>`, or
 /// the newer form with a domain and an account before the stream and perhaps a token at the end.
-pub(super) fn ack_reply(reply: &str) -> Option<AckReply> {
+pub(in crate::nats) fn ack_reply(reply: &str) -> Option<AckReply> {
     let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
     let numbers = match tokens.len() {
         7 => &tokens[3..7],
@@ -75,7 +75,11 @@ pub(super) fn is_readable(subject: &str, headers: &[u8]) -> bool {
 }
 
 /// Judges a status message; `header` reads one of its numeric headers.
-pub(super) fn status(code: u16, description: &str, header: impl Fn(&str) -> Option<u64>) -> Status {
+pub(in crate::nats) fn status(
+    code: u16,
+    description: &str,
+    header: impl Fn(&str) -> Option<u64>,
+) -> Status {
     let end = || Status::End {
         unused: header("Nats-Pending-Messages"),
     };

@@ -21,7 +21,7 @@ use crate::nats::connect::Nats;
 use crate::operator::controller::Context;
 use crate::operator::pipeline::build::{self, PARTITION, names};
 use crate::operator::pipeline::facts::{Dereferenced, Running};
-use crate::operator::pipeline::owned_by;
+use crate::operator::pipeline::{owned_by, validate};
 use crate::runtime::telemetry::chain;
 
 /// What the API server did not say.
@@ -108,7 +108,7 @@ pub async fn dereference(key: &PipelineKey, context: &Context) -> Result<Option<
     };
     let pods = pods(client, key).await?;
     let claims = list::<PersistentVolumeClaim>(client, key).await?;
-    let target = secrets.target(&spec.nats);
+    let target = secrets.target(&spec.nats, validate::timeouts(spec));
     let (nats_facts, nats) = nats::read(&context.nats, target.as_ref(), key, &pipeline).await;
     Ok(Some(Found {
         facts: Dereferenced {
@@ -136,9 +136,9 @@ pub async fn connect(
     key: &PipelineKey,
     context: &Context,
 ) -> Result<Result<Nats, String>, Error> {
-    let spec = &pipeline.spec.nats;
-    let secrets = secrets::read(&context.client, key.namespace(), spec).await?;
-    let Some(target) = secrets.target(spec) else {
+    let spec = &pipeline.spec;
+    let secrets = secrets::read(&context.client, key.namespace(), &spec.nats).await?;
+    let Some(target) = secrets.target(&spec.nats, validate::timeouts(spec)) else {
         return Ok(Err("a Secret of spec.nats is missing".to_owned()));
     };
     let connected = context.nats.get(&target).await;

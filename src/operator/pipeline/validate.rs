@@ -24,11 +24,12 @@ use super::problem::Problem;
 use crate::api::conditions::Reason;
 use crate::api::pipeline::{ADOPT, AccessMode, DeletionPolicy, LogLevel, StorageSpec};
 use crate::api::{self, Bytes, DetectionPipeline, DetectionPipelineSpec};
+use crate::nats::connect::Timeouts;
 
 use nats::Owners;
 
 pub use rules::{Chosen, Compiler};
-pub use spec::{needed_secrets, overlap};
+pub use spec::{needed_secrets, overlap, timeouts};
 
 /// What validation found.
 #[derive(Clone, Debug)]
@@ -117,6 +118,8 @@ pub struct ValidatedNats {
     pub ca: Option<(String, String)>,
     /// Refuse a server without TLS.
     pub tls_required: bool,
+    /// How long it is waited for.
+    pub timeouts: Timeouts,
 }
 
 /// Where credentials are.
@@ -276,7 +279,8 @@ pub fn validate(
         Ok(owner) => owner,
         Err(problem) => return Validation::refused(vec![problem]),
     };
-    let mut problems = spec::problems(spec);
+    let knobs = spec::knobs(spec);
+    let mut problems = spec::problems(spec, &knobs);
     let turn = turn::of(workers, pipeline, facts);
     let adopt = adopted(pipeline);
     let secrets = nats::missing_secrets(&facts.secrets);
@@ -298,14 +302,14 @@ pub fn validate(
     };
     let parts = chosen.rules.zip(readable).zip(turn).filter(|_| can_build);
     let pipeline = parts.map(|((rules, readable), turn)| {
-        let replicas = nats::replicas(spec.alerts.replicas, readable.server);
+        let replicas = nats::replicas(knobs.replicas, readable.server);
         ValidatedPipeline {
             owner_reference: owner_reference(pipeline),
             owner,
             adopt,
             restart_nonce: spec.restart_nonce.clone(),
             turn,
-            nats: spec::nats(&spec.nats),
+            nats: spec::nats(&spec.nats, spec::timeouts(spec)),
             source: ValidatedSource {
                 stream: readable.stream,
                 subjects: spec.source.subjects.clone(),
@@ -314,14 +318,10 @@ pub fn validate(
             },
             rules,
             correlation: spec::correlation(&spec.correlation),
-            commit: spec::commit(&spec.commit),
+            commit: spec::commit(&knobs),
             storage: storage(&spec.state.storage, facts.stateful_set.as_ref()),
-            alerts: store(replicas, &spec.alerts.max_age, &spec.alerts.max_bytes),
-            dead_letters: store(
-                replicas,
-                &spec.dead_letters.max_age,
-                &spec.dead_letters.max_bytes,
-            ),
+            alerts: store(replicas, &knobs.alerts_age, &knobs.alerts_bytes),
+            dead_letters: store(replicas, &knobs.dead_letters_age, &knobs.dead_letters_bytes),
             max_attempts: spec.dead_letters.max_attempts.unsigned_abs(),
             bucket_replicas: nats::replicas(None, readable.server),
             worker: spec::worker(&spec.worker, &settings.image),

@@ -28,6 +28,9 @@ pub struct Settings {
     pub max_payload: Option<usize>,
     /// The only user and the password.
     pub user: Option<(String, String)>,
+    /// What all streams together may ask for, as the configuration file has it; else what the disk has
+    /// room for.
+    pub max_file_store: Option<String>,
     /// More lines of the configuration file.
     pub extra: String,
 }
@@ -189,11 +192,14 @@ impl NatsServer {
     }
 
     fn config(&self) -> String {
+        let room = &self.settings.max_file_store;
+        let room = room.as_ref().map(|it| format!(", max_file_store: {it}"));
         let mut text = format!(
-            "listen: \"127.0.0.1:{}\"\nserver_name: {}\njetstream {{ store_dir: \"{}\" }}\n",
+            "listen: \"127.0.0.1:{}\"\nserver_name: {}\njetstream {{ store_dir: \"{}\"{} }}\n",
             self.port,
             self.name,
-            self.store().display()
+            self.store().display(),
+            room.unwrap_or_default()
         );
         if let Some(bytes) = self.settings.max_payload {
             text.push_str(&format!("max_payload: {bytes}\n"));

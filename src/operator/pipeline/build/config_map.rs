@@ -1,6 +1,7 @@
 //! `config.json` as an immutable ConfigMap: a change is another name, hence a rollout.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use lookback_protocol::config::{
@@ -9,6 +10,7 @@ use lookback_protocol::config::{
 
 use super::names::{self, AUTH_DIR, CA_DIR, CONFIG_KEY};
 use super::{PARTITION, rules};
+use crate::nats::connect::Timeouts;
 use crate::operator::pipeline::validate::{ValidatedAuth, ValidatedNats, ValidatedPipeline};
 
 pub(super) const CREDENTIALS: &str = "user.creds";
@@ -73,11 +75,18 @@ fn nats(nats: &ValidatedNats) -> NatsConfig {
             password_file: format!("{AUTH_DIR}/{PASSWORD}"),
         },
     });
+    let usual = Timeouts::default();
     NatsConfig {
         urls: nats.urls.clone(),
         auth,
         ca_file: nats.ca.as_ref().map(|_| format!("{CA_DIR}/{CA}")),
         tls_required: nats.tls_required,
-        ..NatsConfig::default()
+        connect_timeout_ms: unusual(nats.timeouts.connect, usual.connect),
+        request_timeout_ms: unusual(nats.timeouts.request, usual.request),
     }
+}
+
+/// Milliseconds, unless a worker takes that long by itself.
+fn unusual(timeout: Duration, usual: Duration) -> Option<u64> {
+    (timeout != usual).then(|| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
 }

@@ -9,7 +9,7 @@ use kube::{Api, Client};
 
 use super::Error;
 use crate::api::pipeline::{NatsSpec, SecretKeyRef};
-use crate::nats::connect::{Auth, Material, Target};
+use crate::nats::connect::{Auth, Material, Target, Timeouts};
 use crate::operator::pipeline::facts::{SecretContent, SecretFact};
 use crate::operator::pipeline::validate::needed_secrets;
 
@@ -55,7 +55,7 @@ impl Secrets {
     }
 
     /// How to connect; `None` while a key is missing.
-    pub(super) fn target(&self, nats: &NatsSpec) -> Option<Target> {
+    pub(super) fn target(&self, nats: &NatsSpec, timeouts: Timeouts) -> Option<Target> {
         let creds = nats.credentials_secret_ref.as_ref();
         let user = nats.user_password_secret_ref.as_ref();
         let auth = match (creds, user) {
@@ -75,7 +75,7 @@ impl Secrets {
             auth,
             ca,
             tls_required: nats.tls.required,
-            ..Target::default()
+            timeouts,
         })
     }
 
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn there_is_no_target_while_a_key_is_missing() {
         assert_eq!(
-            secrets(&[("nats", &["username", "password"])]).target(&spec()),
+            secrets(&[("nats", &["username", "password"])]).target(&spec(), Timeouts::default()),
             None
         );
     }
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn the_target_holds_what_the_secrets_hold() {
         let complete = secrets(&[("nats", &["username", "password"]), ("ca", &["ca.crt"])]);
-        let target = complete.target(&spec()).unwrap();
+        let target = complete.target(&spec(), Timeouts::default()).unwrap();
         assert!(matches!(target.auth, Some(Auth::UserPassword { .. })));
         assert_eq!(target.ca, Some(Material::Bytes(b"x".to_vec())));
     }

@@ -1,6 +1,7 @@
 //! The spec alone: what the shape of the definition does not rule out, but cannot work.
 
 use std::collections::BTreeMap;
+use std::time;
 
 use lookback_protocol::config::{
     CommitConfig, CorrelationConfig, Emit, Limits, LogSource, Refire, TimestampFallback,
@@ -9,7 +10,9 @@ use lookback_protocol::config::{
 use super::{ValidatedAuth, ValidatedNats, ValidatedWorker};
 use crate::api::conditions::Reason;
 use crate::api::pipeline::{self as api, DetectionPipelineSpec, NatsSpec, SecretKeyRef};
+use crate::api::profile::Knobs;
 use crate::api::{Bytes, Duration};
+use crate::nats::connect::Timeouts;
 use crate::operator::pipeline::problem::Problem;
 
 const USERNAME: &str = "username";
@@ -19,6 +22,8 @@ const NATS_PORT: u16 = 4222;
 const AGES: (u64, u64) = (1_000, 36_500 * 86_400_000);
 /// A batch that stays open longer would be delivered again.
 const INTERVALS: (u64, u64) = (1, 60_000);
+/// Below, the way to a server alone takes longer; above, nobody would learn that it is gone.
+const TIMEOUTS: (u64, u64) = (100, 60_000);
 const OUR_PREFIX: &str = "lookback.dev/";
 const OUR_LABELS: [&str; 4] = [
     "app.kubernetes.io/name",
@@ -46,24 +51,82 @@ pub fn needed_secrets(nats: &NatsSpec) -> Vec<SecretKeyRef> {
         .collect()
 }
 
-/// Whatever in `spec` cannot work, whatever is outside.
-pub(super) fn problems(spec: &DetectionPipelineSpec) -> Vec<Problem> {
+/// Every knob: what the spec says, else what its profile does.
+pub(super) fn knobs(spec: &DetectionPipelineSpec) -> Knobs {
+    let usual = spec.profile.knobs();
+    let (alerts, dead_letters) = (spec.alerts.clone(), spec.dead_letters.clone());
+    let (commit, nats) = (spec.commit.clone(), &spec.nats);
+    Knobs {
+        replicas: alerts.replicas.or(usual.replicas),
+        alerts_age: alerts.max_age.unwrap_or(usual.alerts_age),
+        alerts_bytes: alerts.max_bytes.unwrap_or(usual.alerts_bytes),
+        dead_letters_age: dead_letters.max_age.unwrap_or(usual.dead_letters_age),
+        dead_letters_bytes: dead_letters.max_bytes.unwrap_or(usual.dead_letters_bytes),
+        commit_interval: commit.interval.unwrap_or(usual.commit_interval),
+        commit_events: commit.events.unwrap_or(usual.commit_events),
+        connect_timeout: nats
+            .connect_timeout
+            .clone()
+            .unwrap_or(usual.connect_timeout),
+        request_timeout: nats
+            .request_timeout
+            .clone()
+            .unwrap_or(usual.request_timeout),
+    }
+}
+
+/// How long NATS is waited for. The operator asks NATS before it says that a spec cannot work, so what is
+/// out of bounds is brought within them.
+#[must_use]
+pub fn timeouts(spec: &DetectionPipelineSpec) -> Timeouts {
+    let knobs = knobs(spec);
+    let (least, most) = TIMEOUTS;
+    let within = |it: &Duration| time::Duration::from_millis(it.milliseconds().clamp(least, most));
+    Timeouts {
+        connect: within(&knobs.connect_timeout),
+        request: within(&knobs.request_timeout),
+    }
+}
+
+/// Whatever in `spec`, with its `knobs`, cannot work, whatever is outside.
+pub(super) fn problems(spec: &DetectionPipelineSpec, knobs: &Knobs) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut age = |field: &str, age: &Duration| {
-        problems.extend(out_of_range(field, age, AGES, "1s", "36500d"));
-    };
-    age("alerts.maxAge", &spec.alerts.max_age);
-    age("deadLetters.maxAge", &spec.dead_letters.max_age);
-    problems.extend(out_of_range(
-        "commit.interval",
-        &spec.commit.interval,
-        INTERVALS,
-        "1ms",
-        "1m",
-    ));
+    for (field, length, bounds, least, most) in [
+        ("alerts.maxAge", &knobs.alerts_age, AGES, "1s", "36500d"),
+        (
+            "deadLetters.maxAge",
+            &knobs.dead_letters_age,
+            AGES,
+            "1s",
+            "36500d",
+        ),
+        (
+            "commit.interval",
+            &knobs.commit_interval,
+            INTERVALS,
+            "1ms",
+            "1m",
+        ),
+        (
+            "nats.connectTimeout",
+            &knobs.connect_timeout,
+            TIMEOUTS,
+            "100ms",
+            "1m",
+        ),
+        (
+            "nats.requestTimeout",
+            &knobs.request_timeout,
+            TIMEOUTS,
+            "100ms",
+            "1m",
+        ),
+    ] {
+        problems.extend(out_of_range(field, length, bounds, least, most));
+    }
     for (field, amount) in [
-        ("alerts.maxBytes", &spec.alerts.max_bytes),
-        ("deadLetters.maxBytes", &spec.dead_letters.max_bytes),
+        ("alerts.maxBytes", &knobs.alerts_bytes),
+        ("deadLetters.maxBytes", &knobs.dead_letters_bytes),
         ("state.storage.size", &spec.state.storage.size),
     ] {
         problems.extend(is_zero(field, amount));
@@ -75,7 +138,7 @@ pub(super) fn problems(spec: &DetectionPipelineSpec) -> Vec<Problem> {
 }
 
 /// How workers reach NATS.
-pub(super) fn nats(spec: &NatsSpec) -> ValidatedNats {
+pub(super) fn nats(spec: &NatsSpec, timeouts: Timeouts) -> ValidatedNats {
     let credentials =
         spec.credentials_secret_ref
             .as_ref()
@@ -102,6 +165,7 @@ pub(super) fn nats(spec: &NatsSpec) -> ValidatedNats {
             .as_ref()
             .map(|secret| (secret.name.clone(), secret.key.clone())),
         tls_required: spec.tls.required,
+        timeouts,
     }
 }
 
@@ -132,10 +196,10 @@ pub(super) fn correlation(spec: &api::CorrelationSpec) -> CorrelationConfig {
 }
 
 /// Batches.
-pub(super) fn commit(spec: &api::CommitSpec) -> CommitConfig {
+pub(super) fn commit(knobs: &Knobs) -> CommitConfig {
     CommitConfig {
-        interval_ms: spec.interval.milliseconds(),
-        events: spec.events.unsigned_abs(),
+        interval_ms: knobs.commit_interval.milliseconds(),
+        events: knobs.commit_events.unsigned_abs(),
     }
 }
 

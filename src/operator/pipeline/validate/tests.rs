@@ -3,7 +3,9 @@ use lookback_protocol::names::Owner;
 use lookback_protocol::position::StreamSeq;
 
 use super::*;
+use crate::api::Profile;
 use crate::api::pipeline::ADOPT;
+use crate::operator::pipeline::build::worker_config;
 use crate::operator::pipeline::facts::{ConfigMapFact, NatsFacts, Retention, SecretContent};
 use crate::operator::pipeline::test_support::{
     BAD_RULE, EPOCH, FULL, MINIMAL, RULE, at, config_map, consumer, facts, pipeline, running_facts,
@@ -436,4 +438,124 @@ fn every_setting_of_the_correlation_reaches_the_worker() {
         (config.limits.groups, config.limits.events_per_group),
         (1000, 100)
     );
+}
+
+/// What a profile makes of the smallest spec on a server that is part of a cluster: copies, age in
+/// seconds and bytes of alerts and of dead letters, batches, and time-outs in milliseconds.
+type Made = ((u8, u64, u64), (u64, u64), (u64, u64), (u128, u128));
+
+fn made(yaml: &str) -> Made {
+    let pipeline = pipeline(yaml);
+    let built = validated(&pipeline, &facts(&pipeline));
+    let (alerts, letters) = (built.alerts, built.dead_letters);
+    assert_eq!(alerts.replicas, letters.replicas);
+    (
+        (alerts.replicas, alerts.max_age.as_secs(), alerts.max_bytes),
+        (letters.max_age.as_secs(), letters.max_bytes),
+        (built.commit.interval_ms, built.commit.events),
+        (
+            built.nats.timeouts.connect.as_millis(),
+            built.nats.timeouts.request.as_millis(),
+        ),
+    )
+}
+
+fn of_profile(profile: &str) -> String {
+    MINIMAL.replace("spec:", &format!("spec:\n  profile: {profile}"))
+}
+
+const DAY: u64 = 86_400;
+
+#[test]
+fn s39_a_pipeline_without_a_profile_is_what_it_was_before_there_were_profiles() {
+    let before = (
+        (3, 30 * DAY, 10 << 30),
+        (30 * DAY, 1 << 30),
+        (1_000, 5_000),
+        (5_000, 5_000),
+    );
+    assert_eq!(made(MINIMAL), before);
+    assert_eq!(made(&of_profile("Production")), before);
+}
+
+#[test]
+fn s39_development_keeps_little_in_one_copy_and_commits_soon() {
+    let expected = (
+        (1, DAY, 256 << 20),
+        (DAY, 64 << 20),
+        (100, 500),
+        (2_000, 2_000),
+    );
+    assert_eq!(made(&of_profile("Development")), expected);
+}
+
+#[test]
+fn s39_high_throughput_has_larger_batches_larger_streams_and_more_time_for_an_answer() {
+    let expected = (
+        (3, 30 * DAY, 50 << 30),
+        (30 * DAY, 10 << 30),
+        (2_000, 20_000),
+        (5_000, 15_000),
+    );
+    assert_eq!(made(&of_profile("HighThroughput")), expected);
+}
+
+#[test]
+fn s39_what_the_spec_says_wins_over_every_profile() {
+    for profile in ["Development", "Production", "HighThroughput"] {
+        let said = of_profile(profile)
+            .replace(":4222']", ":4222'], connectTimeout: 3s, requestTimeout: 4s")
+            .replace(
+                "spec:",
+                "spec:
+  alerts: {replicas: 5, maxAge: 2h, maxBytes: 5Mi}
+  deadLetters: {maxAge: 3h, maxBytes: 6Mi}
+  commit: {interval: 7s, events: 8}",
+            );
+        let expected = (
+            (5, 7_200, 5 << 20),
+            (10_800, 6 << 20),
+            (7_000, 8),
+            (3_000, 4_000),
+        );
+        assert_eq!(made(&said), expected, "{profile}");
+    }
+}
+
+#[test]
+fn s39_no_profile_asks_for_what_a_spec_may_not_ask_for() {
+    for profile in Profile::ALL {
+        let spec = pipeline(&of_profile(&format!("{profile:?}"))).spec;
+        assert_eq!(spec.profile, profile);
+        assert_eq!(spec::problems(&spec, &profile.knobs()), []);
+        assert_ne!(profile.knobs().replicas, Some(2));
+    }
+}
+
+#[test]
+fn s39_a_time_out_that_helps_nobody_is_refused_and_not_waited_for_until_then() {
+    for (given, used) in [("0s", 100), ("99ms", 100), ("2m", 60_000)] {
+        let urls = "'tls://nats-1.nats:4333']";
+        let with = format!("{urls}\n    requestTimeout: {given}");
+        assert_eq!(
+            refused(urls, &with),
+            [format!(
+                "spec.nats.requestTimeout is {given}, which is not between 100ms and 1m"
+            )]
+        );
+        let timeouts = timeouts(&pipeline(&FULL.replace(urls, &with)).spec);
+        assert_eq!(timeouts.request, Duration::from_millis(used));
+    }
+}
+
+#[test]
+fn s39_the_worker_is_told_time_outs_only_where_they_are_not_its_own() {
+    let told = |profile: &str| {
+        let pipeline = pipeline(&of_profile(profile));
+        let nats = worker_config(&validated(&pipeline, &facts(&pipeline))).nats;
+        (nats.connect_timeout_ms, nats.request_timeout_ms)
+    };
+    assert_eq!(told("Production"), (None, None));
+    assert_eq!(told("Development"), (Some(2_000), Some(2_000)));
+    assert_eq!(told("HighThroughput"), (None, Some(15_000)));
 }
