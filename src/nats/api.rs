@@ -55,6 +55,8 @@ pub enum ApiError {
 pub struct Code(pub u64);
 
 impl Code {
+    /// More subjects than a server looks up at once; a status, for want of a code.
+    pub const TOO_MANY_RESULTS: Self = Self(413);
     /// No such consumer.
     pub const CONSUMER_NOT_FOUND: Self = Self(10014);
     /// No such message.
@@ -343,15 +345,14 @@ impl Nats {
 }
 
 fn answer<T: DeserializeOwned>(message: &Message) -> Result<T, ApiError> {
-    let mut value: Value = serde_json::from_slice(&message.payload).map_err(unreadable)?;
-    if let Some(error) = value.get_mut("error").map(Value::take) {
-        let refusal: Refusal = serde_json::from_value(error).map_err(unreadable)?;
+    let Outcome { error } = serde_json::from_slice(&message.payload).map_err(unreadable)?;
+    if let Some(refusal) = error {
         return Err(ApiError::Refused {
             code: refusal.err_code,
             description: refusal.description,
         });
     }
-    serde_json::from_value(value).map_err(unreadable)
+    serde_json::from_slice(&message.payload).map_err(unreadable)
 }
 
 fn stored(ack: PubAck) -> Result<u64, ApiError> {
@@ -363,6 +364,11 @@ fn stored(ack: PubAck) -> Result<u64, ApiError> {
 
 fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ApiError {
     ApiError::Unreadable(error.into())
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    error: Option<Refusal>,
 }
 
 #[derive(Deserialize)]

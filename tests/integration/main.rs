@@ -38,6 +38,7 @@ mod store_letters;
 mod store_moves;
 mod store_reads;
 mod store_redriven;
+mod store_smoke;
 mod store_streams;
 mod store_workflow;
 mod worker;

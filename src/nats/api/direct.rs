@@ -28,35 +28,41 @@ pub(in crate::nats) struct Copied {
 }
 
 impl Nats {
-    /// Up to `count` messages at or after `sequence` under `subject`, which may hold wildcards. There
-    /// are fewer when they are large; [`Copied::pending`] says how many are left.
+    /// Up to `count` messages at or after `sequence` under `subject`, which may hold wildcards, or of the
+    /// whole stream. There are fewer when they are large; [`Copied::pending`] says how many are left,
+    /// which the server finds out first: by one look at each subject that fits.
     pub(in crate::nats) async fn copies_of_next(
         &self,
         stream: &str,
         sequence: u64,
-        subject: &str,
+        subject: Option<&str>,
         count: usize,
     ) -> Result<Copied, ApiError> {
-        let by = json!({
+        let mut by = json!({
             "seq": sequence.max(1),
-            "next_by_subj": subject,
             "batch": count,
             "max_bytes": MAX_BYTES,
         });
+        if let Some(subject) = subject {
+            by["next_by_subj"] = subject.into();
+        }
         self.copies(stream, &by).await
     }
 
-    /// The last messages of up to [`MAX_SUBJECTS`] subjects that stand at or after `sequence`. There are
-    /// fewer when they are large; [`Copied::pending`] says how many are left.
+    /// Of the last messages of up to [`MAX_SUBJECTS`] subjects, which may be given by wildcards, up to
+    /// `count` that stand at or after `sequence`. There are fewer when they are large;
+    /// [`Copied::pending`] says how many are left.
     pub(in crate::nats) async fn copies_of_last(
         &self,
         stream: &str,
         sequence: u64,
         subjects: &[String],
+        count: usize,
     ) -> Result<Copied, ApiError> {
         let by = json!({
             "seq": sequence,
             "multi_last": subjects,
+            "batch": count,
             "max_bytes": MAX_BYTES,
         });
         self.copies(stream, &by).await

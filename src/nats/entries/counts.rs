@@ -2,14 +2,19 @@
 //!
 //! The server knows how many subjects there are below a state. Those of entries that left it stand
 //! there as tombstones; each such entry has a mark, so only what is marked is looked at. These are
-//! several requests, so the subjects are counted before and after; when that differs, tombstones
-//! expired in between, and it is all done again.
+//! several requests: when the stream is another afterwards, because others wrote or tombstones expired,
+//! it is all done again, a few times.
+//!
+//! A server looks once at each subject that it counts. So where there is one copy, the first state, in
+//! which most entries are, is not counted: it has what is left of the stream without all others. An
+//! entry in a state that nobody asked for is counted there, too.
 //!
 //! On a replicated stream any copy may answer, and it may be behind. Writes never take a subject away,
 //! so a copy that is behind knows of fewer subjects than the leader, never of more: when the answers
-//! together account for every message of the stream, none of them was behind. Copies expire messages
-//! each by itself, and for a moment there may be no such answer; then the leader counts, which costs
-//! as much as there are entries.
+//! together account for every message of the stream, none of them was behind. That proof costs a look
+//! at every entry. Copies expire messages each by itself: in the second in which tombstones expire,
+//! counts may be off by them. When there is no such answer, or there are entries in states that nobody
+//! asked for, the leader counts.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,10 +24,12 @@ use lookback_protocol::alert::LEFT;
 use super::list::Newest;
 use super::{Entries, ReadError, is_replicated};
 use crate::nats::api::MAX_SUBJECTS;
-use crate::nats::streams::StreamState;
+use crate::nats::streams::{ObservedStream, StreamState};
 
-/// How often it is counted before the answer is taken as it is, or the leader counts.
+/// How often copies count before the leader does.
 const ROUNDS: usize = 8;
+/// How often whoever knows best counts before the answer is taken as it is.
+const LAST_ROUNDS: usize = 4;
 
 /// Who counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,24 +57,23 @@ struct Round {
 }
 
 impl Round {
-    /// Whether it can be trusted: it shows one moment of the stream, or of one in which others wrote all
-    /// the time nothing that stood before.
+    /// Whether it can be trusted: it shows one moment of the stream or, by copies, at least what stood
+    /// there when it began.
     fn is_sound(&self) -> bool {
         let known = self.subjects.iter().sum::<u64>() + self.others;
         let (messages, last) = self.before;
-        let complete = match self.counter {
-            Counter::Only | Counter::Leader => true,
-            Counter::Any if last == self.after.1 => known == messages,
-            Counter::Any => known >= messages,
-        };
         let still = self.before == self.after && self.subjects == self.subjects_after;
-        complete && (still || last != self.after.1)
+        match self.counter {
+            Counter::Only | Counter::Leader => still,
+            Counter::Any if last == self.after.1 => still && known == messages,
+            Counter::Any => known >= messages,
+        }
     }
 }
 
 impl Entries {
-    /// How many entries are in each of `states`. What is moved meanwhile may be counted in either
-    /// state, both or none; what is not, is counted once.
+    /// How many entries are in each of `states`; the first is the one in which they begin. What is
+    /// moved meanwhile may be counted in either state, both or none; what is not, is counted once.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -76,14 +82,21 @@ impl Entries {
         let mut rounds = 0;
         loop {
             rounds += 1;
-            let counter = match (is_replicated(&observed), rounds <= ROUNDS) {
-                (false, _) => Counter::Only,
-                (true, true) => Counter::Any,
-                (true, false) => Counter::Leader,
+            let (counter, last_round) = match (is_replicated(&observed), rounds <= ROUNDS) {
+                (false, _) => (Counter::Only, LAST_ROUNDS),
+                (true, true) => (Counter::Any, ROUNDS + LAST_ROUNDS),
+                (true, false) => (Counter::Leader, ROUNDS + LAST_ROUNDS),
             };
-            let (subjects, others) = self.subjects_of(states, counter).await?;
+            let (subjects, others) = self.subjects_of(states, counter, &observed).await?;
             let left = self.left(states, counter, observed.state.last_seq).await?;
-            let (subjects_after, _) = self.subjects_of(states, counter).await?;
+            // Where there is one copy, the size of the stream says as much.
+            let subjects_after = match counter {
+                Counter::Only => subjects.clone(),
+                _ if left.is_empty() => subjects.clone(),
+                Counter::Any | Counter::Leader => {
+                    self.subjects_of(states, counter, &observed).await?.0
+                }
+            };
             let after = self.observed().await?;
             let round = Round {
                 counter,
@@ -93,7 +106,7 @@ impl Entries {
                 subjects_after,
                 others,
             };
-            if round.is_sound() || rounds >= 2 * ROUNDS {
+            if round.is_sound() || rounds >= last_round {
                 return Ok(without(states, &round.subjects, &left));
             }
             observed = after;
@@ -106,9 +119,13 @@ impl Entries {
         &self,
         states: &[&str],
         counter: Counter,
+        observed: &ObservedStream,
     ) -> Result<(Vec<u64>, u64), ReadError> {
         let others = format!("{}.*.*.*", self.prefix);
-        let filters = states.iter().map(|state| self.subject(state, "*"));
+        let derived = usize::from(counter == Counter::Only).min(states.len());
+        let filters = states[derived..]
+            .iter()
+            .map(|state| self.subject(state, "*"));
         let counted: FuturesOrdered<_> = filters
             .chain([others])
             .map(|filter| async move {
@@ -124,13 +141,17 @@ impl Entries {
             .collect();
         let mut counted: Vec<_> = counted.try_collect().await?;
         let others = counted.pop().unwrap_or_default();
+        if derived > 0 {
+            let known = counted.iter().sum::<u64>() + others;
+            counted.insert(0, observed.state.messages.saturating_sub(known));
+        }
         Ok((counted, others))
     }
 
-    async fn subjects_copied(&self, filter: &str) -> Result<u64, ReadError> {
+    pub(super) async fn subjects_copied(&self, filter: &str) -> Result<u64, ReadError> {
         let copied = self
             .nats
-            .copies_of_next(&self.stream, 1, filter, 1)
+            .copies_of_next(&self.stream, 1, Some(filter), 1)
             .await
             .map_err(|source| self.stream_failed("count", source))?;
         Ok(copied.messages.len() as u64 + copied.pending)

@@ -7,10 +7,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Cursor, Entries, MAX_PAGE, Page, ReadError, is_replicated, is_tombstone};
-use crate::nats::api::{ApiError, Copied, MAX_SUBJECTS, StoredMessage};
+use crate::nats::api::{ApiError, Code, Copied, MAX_SUBJECTS, StoredMessage};
+use crate::nats::streams::ObservedStream;
 
 /// Messages asked for at least: among them may be tombstones, and small requests cost as much.
 const MIN_ASKED: usize = 100;
+/// Subjects that a server looks up at once.
+const FEW: u64 = MAX_SUBJECTS as u64;
 /// How often copies are asked that are behind, before the leader is.
 const ASKED_AGAIN: usize = 8;
 /// Gets of the leader under way at once.
@@ -29,36 +32,113 @@ impl Entries {
         limit: usize,
     ) -> Result<Page<StoredMessage>, ReadError> {
         self.check_state(state)?;
-        let filter = self.subject(state.unwrap_or("*"), "*");
         let observed = self.observed().await?;
-        let replicated = is_replicated(&observed);
-        let mut page = Gathering::new(from, limit.clamp(1, MAX_PAGE));
-        let mut ask = page.limit.max(MIN_ASKED);
+        let page = Gathering::new(from, limit.clamp(1, MAX_PAGE));
+        let state = state.unwrap_or("*");
+        Ok(self.gather(page, state, &observed).await?.done())
+    }
+
+    async fn gather(
+        &self,
+        mut page: Gathering,
+        state: &str,
+        observed: &ObservedStream,
+    ) -> Result<Gathering, ReadError> {
+        let filter = self.subject(state, "*");
+        let replicated = is_replicated(observed);
+        let mut ask = MIN_ASKED;
+        let mut is_proven = true;
+        let mut way = match observed.state.messages <= FEW {
+            true => Way::Few,
+            false => Way::Everything,
+        };
         loop {
+            let filtered = match way {
+                Way::Few => match self.look_up(page.clone(), &filter, observed).await? {
+                    Some(found) => {
+                        page = found;
+                        break;
+                    }
+                    None => {
+                        way = Way::Filtered;
+                        continue;
+                    }
+                },
+                Way::Filtered => Some(filter.as_str()),
+                Way::Everything => None,
+            };
             let copied = self
                 .nats
-                .copies_of_next(&self.stream, page.at, &filter, ask)
+                .copies_of_next(&self.stream, page.at, filtered, ask)
                 .await
                 .map_err(|source| self.stream_failed("list", source))?;
-            page.take(copied);
+            is_proven = !replicated;
+            let came = copied.messages.len();
+            let fitting = page.take(copied, |message| self.is_in(state, message));
             // A copy that is behind knows of no more; the leader does.
             if !page.more && replicated {
-                let copied = self.leader_next(page.at, &filter).await?;
-                page.take(copied);
+                let next = self.leader_next(page.at, &filter).await?;
+                page.take(next, |_| true);
             }
             if !page.more || page.is_full() {
                 break;
             }
-            ask = (ask * 2).min(MAX_PAGE);
+            if way == Way::Everything && !is_dense(fitting, came) {
+                way = match self.subjects_copied(&filter).await? <= FEW {
+                    true => Way::Few,
+                    false => Way::Filtered,
+                };
+            }
+            ask = (ask * 4).min(MAX_PAGE);
         }
-        if replicated {
+        if !is_proven {
             let before = page.items.len();
             self.confirm(&mut page.items, observed.state.last_seq)
                 .await?;
             // What was left out may stand further on by now.
             page.more |= page.items.len() < before;
         }
-        Ok(page.done())
+        Ok(page)
+    }
+
+    /// Whether a message is the first part of an entry, or its tombstone, in this state.
+    fn is_in(&self, state: &str, message: &StoredMessage) -> bool {
+        let fits = |(its, _): (&str, &str)| state == "*" || its == state;
+        self.split(&message.subject).is_some_and(fits)
+    }
+
+    /// Puts a page together of entries that are few. `None` when they turn out to be many, or copies
+    /// are behind.
+    async fn look_up(
+        &self,
+        mut page: Gathering,
+        filter: &str,
+        observed: &ObservedStream,
+    ) -> Result<Option<Gathering>, ReadError> {
+        let filter = [filter.to_owned()];
+        let at_least = is_replicated(observed).then_some(observed.state.last_seq);
+        let mut asked = 0;
+        loop {
+            let copied = self
+                .nats
+                .copies_of_last(&self.stream, page.at, &filter, MAX_SUBJECTS)
+                .await;
+            let copied = match copied {
+                Err(error) if error.code() == Some(Code::TOO_MANY_RESULTS) => return Ok(None),
+                copied => copied.map_err(|source| self.stream_failed("list", source))?,
+            };
+            if is_behind(&copied, at_least) {
+                asked += 1;
+                if asked < ASKED_AGAIN {
+                    continue;
+                }
+                return Ok(None);
+            }
+            page.take(copied, |_| true);
+            if !page.more || page.is_full() {
+                return Ok(Some(page));
+            }
+        }
     }
 
     /// The next message as the leader has it, and nothing about those behind it.
@@ -105,10 +185,10 @@ impl Entries {
             loop {
                 let copied = self
                     .nats
-                    .copies_of_last(&self.stream, from, some)
+                    .copies_of_last(&self.stream, from, some, MAX_SUBJECTS)
                     .await
                     .map_err(|source| self.stream_failed("list", source))?;
-                if at_least.is_some_and(|at_least| copied.up_to.is_none_or(|it| it < at_least)) {
+                if is_behind(&copied, at_least) {
                     asked += 1;
                     if asked < ASKED_AGAIN {
                         continue;
@@ -177,6 +257,23 @@ impl Entries {
     }
 }
 
+/// How messages are come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// All of the stream, one after the other, and what does not fit is left out here. A server finds
+    /// them fastest, because it need not know how many would fit.
+    Everything,
+    /// By their names, all at once. A server finds them without passing what is in between.
+    Few,
+    /// From one that fits to the next.
+    Filtered,
+}
+
+/// Whether it is worth to go on with everything.
+fn is_dense(fitting: usize, came: usize) -> bool {
+    2 * fitting >= came
+}
+
 /// What the newest message of a subject is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Newest {
@@ -210,8 +307,13 @@ struct SubjectsState {
     subjects: BTreeMap<String, u64>,
 }
 
+/// Whether a copy does not prove that it holds the stream up to there.
+fn is_behind(copied: &Copied, at_least: Option<u64>) -> bool {
+    at_least.is_some_and(|at_least| copied.up_to.is_none_or(|up_to| up_to < at_least))
+}
+
 /// A page that is being put together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Gathering {
     limit: usize,
     items: Vec<StoredMessage>,
@@ -235,18 +337,22 @@ impl Gathering {
         self.items.len() >= self.limit
     }
 
-    fn take(&mut self, copied: Copied) {
+    /// Takes what fits and is no tombstone, as long as there is room; how many fitted so.
+    fn take(&mut self, copied: Copied, fits: impl Fn(&StoredMessage) -> bool) -> usize {
         self.more = copied.pending > 0;
+        let before = self.items.len();
         for message in copied.messages {
-            if self.is_full() {
+            let wanted = fits(&message) && !is_tombstone(&message);
+            if wanted && self.is_full() {
                 self.more = true;
-                return;
+                break;
             }
             self.at = message.sequence + 1;
-            if !is_tombstone(&message) {
+            if wanted {
                 self.items.push(message);
             }
         }
+        self.items.len() - before
     }
 
     /// What was written while the page was put together may be on it in several versions: the last
@@ -300,7 +406,7 @@ mod tests {
     #[test]
     fn a_page_ends_before_the_first_entry_that_it_has_no_room_for() {
         let mut page = Gathering::new(Cursor(0), 2);
-        page.take(copied(&[3, 5, 9], 0));
+        page.take(copied(&[3, 5, 9], 0), |_| true);
         assert!(page.is_full());
         let page = page.done();
         assert_eq!(sequences(&page), [3, 5]);
@@ -310,21 +416,24 @@ mod tests {
     #[test]
     fn a_full_page_with_nothing_behind_it_is_the_last() {
         let mut page = Gathering::new(Cursor(0), 2);
-        page.take(copied(&[3, 5], 0));
+        page.take(copied(&[3, 5], 0), |_| true);
         assert_eq!(page.done().next, None);
     }
 
     #[test]
     fn of_an_entry_that_moves_meanwhile_a_page_has_the_last_version() {
         let mut page = Gathering::new(Cursor(0), 5);
-        page.take(copied(&[3, 5], 1));
+        page.take(copied(&[3, 5], 1), |_| true);
         let mut moved = message(7, "");
         moved.subject = "p.triage.3".to_owned();
-        page.take(Copied {
-            messages: vec![moved],
-            pending: 0,
-            up_to: None,
-        });
+        page.take(
+            Copied {
+                messages: vec![moved],
+                pending: 0,
+                up_to: None,
+            },
+            |_| true,
+        );
         let page = page.done();
         assert_eq!(sequences(&page), [5, 7]);
         assert_eq!(page.next, None);
@@ -334,14 +443,34 @@ mod tests {
     fn a_page_goes_on_behind_tombstones() {
         let mut page = Gathering::new(Cursor(2), 2);
         let gone = message(4, "NATS/1.0\r\nLookback-Moved-To: triage\r\n\r\n");
-        page.take(Copied {
-            messages: vec![message(3, ""), gone],
-            pending: 7,
-            up_to: None,
-        });
+        page.take(
+            Copied {
+                messages: vec![message(3, ""), gone],
+                pending: 7,
+                up_to: None,
+            },
+            |_| true,
+        );
         assert!(page.more && !page.is_full());
         let page = page.done();
         assert_eq!(sequences(&page), [3]);
         assert_eq!(page.next, Some(Cursor(5)));
+    }
+
+    #[test]
+    fn a_page_passes_over_what_does_not_fit_even_when_it_is_full() {
+        let mut page = Gathering::new(Cursor(0), 1);
+        let fitting = page.take(copied(&[3, 5, 7, 9], 0), |it| it.sequence % 4 == 1);
+        assert_eq!(fitting, 1);
+        let page = page.done();
+        assert_eq!(sequences(&page), [5]);
+        assert_eq!(page.next, Some(Cursor(8)));
+    }
+
+    #[test]
+    fn everything_is_asked_for_while_half_of_it_fits() {
+        for (fitting, came, dense) in [(0, 0, true), (50, 100, true), (49, 100, false)] {
+            assert_eq!(is_dense(fitting, came), dense, "{fitting} of {came}");
+        }
     }
 }
