@@ -52,6 +52,16 @@ bench: ## Measure worker and store: BENCH=worker|store RULES=rules.tar.gz EVENTS
 	@tools/setup.sh rust nats
 	@tools/bench.sh
 
+.PHONY: plugin
+plugin: ## Build kubectl lookback and install it: DESTDIR=~/.local/bin
+	@tools/setup.sh rust
+	@tools/plugin.sh install
+
+.PHONY: plugin-archive
+plugin-archive: ## Build the plugin's archive and its manifest for krew into target/plugin/
+	@tools/setup.sh rust
+	@tools/plugin.sh archive
+
 .PHONY: image
 image: ## Build the image for the local cluster, without Docker: IMAGE=lookback.dev/lookback:dev
 	@tools/setup.sh rust localcluster

@@ -17,19 +17,26 @@ pub mod output;
 
 mod alerts;
 mod audit;
+mod complete;
 mod dlq;
 mod replay;
 mod report;
 mod rules;
 mod state;
 mod status;
+#[cfg(test)]
+mod usage;
+mod when;
 
+use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Target};
 use self::output::Format;
+use crate::runtime::telemetry::chain;
 
 /// Look after Lookback's detection pipelines
 #[derive(Debug, Parser)]
@@ -72,6 +79,13 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// What kubectl_complete-lookback prints for kubectl
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// What was typed, the last word unfinished
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 impl Cli {
@@ -93,15 +107,92 @@ impl Cli {
             Command::Audit(args) => audit::run(args, &context, output).await,
             Command::Report(args) => report::run(args, &context).await,
             Command::Completions { shell } => {
-                todo!("ctl: {shell}")
+                let mut command = Self::command();
+                let name = command.get_name().to_owned();
+                clap_complete::generate(shell, &mut command, name, &mut io::stdout());
+                Ok(())
             }
+            Command::Complete { words } => complete::run(Self::command(), &words).await,
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("kubectl lookback: {error:#}");
-                ExitCode::FAILURE
+                eprintln!("error: {}", output::plain(&chain(error.as_ref())));
+                match error.is::<Usage>() {
+                    true => ExitCode::from(2),
+                    false => ExitCode::FAILURE,
+                }
             }
         }
+    }
+}
+
+/// The arguments cannot be meant: exit code 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    const KREW: &str = include_str!("../deploy/krew/lookback.yaml");
+    const BUILD: &str = include_str!("../tools/plugin.sh");
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_shell_gets_completions() {
+        for shell in ["bash", "zsh", "fish"] {
+            let cli = Cli::try_parse_from(["kubectl-lookback", "completions", shell]).unwrap();
+            let Command::Completions { shell } = cli.command else {
+                panic!("another verb");
+            };
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kubectl-lookback", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            assert!(script.contains("annotate"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn the_manifest_for_krew_names_every_file_of_the_archive() {
+        let filled = KREW
+            .replace("${VERSION}", env!("CARGO_PKG_VERSION"))
+            .replace("${SHA256}", &"0".repeat(64));
+        assert!(!filled.contains("${"), "{filled}");
+        let manifest: Value = serde_saphyr::from_str(&filled).unwrap();
+        assert_eq!(manifest["metadata"]["name"], "lookback");
+        let platform = &manifest["spec"]["platforms"][0];
+        assert_eq!(platform["bin"], "kubectl-lookback");
+        let files = platform["files"].as_array().unwrap();
+        let named: Vec<&str> = files
+            .iter()
+            .map(|file| file["from"].as_str().unwrap())
+            .collect();
+        let line = BUILD
+            .lines()
+            .find(|line| line.starts_with("files=("))
+            .unwrap();
+        let shipped = line.trim_start_matches("files=(").trim_end_matches(')');
+        let shipped = shipped.replace("$built", "target/kubectl-lookback");
+        let shipped: Vec<&str> = shipped
+            .split_whitespace()
+            .map(|path| path.rsplit('/').next().unwrap())
+            .collect();
+        assert_eq!(named, shipped);
     }
 }

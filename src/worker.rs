@@ -6,6 +6,7 @@
 //! - [`process`]: files, connection, signals and termination message around it.
 //! - [`ports`]: everything the loop knows of the outside.
 //! - [`metrics`]: what is counted.
+//! - [`trial`]: the engine alone, over events that come from no stream.
 //! - `start`: rules, state file, decision, taking the partition over.
 //! - `apply`: moving the state file as a request asks.
 //! - `observe`: what the start decision looks at, also each time the consumer is positioned.
@@ -52,6 +53,7 @@ pub mod metrics;
 pub mod ports;
 pub mod process;
 pub mod run;
+pub mod trial;
 
 mod apply;
 mod batch;

@@ -1,15 +1,34 @@
-//! Which cluster, which pipelines, and how to reach their NATS.
+//! Which cluster, which pipelines, and how to reach their NATS. Everything is done with the rights of
+//! the person, so a read that is refused says what to ask for, or what to give instead.
 
-use anyhow::Result;
+mod kubeconfig;
+mod nats;
+pub mod tunnel;
+mod user;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use lookback_protocol::names::Owner;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use lookback_protocol::names::{Owner, PipelineKey};
+use tokio::sync::{Mutex, OnceCell};
 
+use self::kubeconfig::Cluster;
+use self::tunnel::Tunnel;
 use crate::api::DetectionPipeline;
-use crate::nats::connect::Nats;
+use crate::nats::connect::{self, Nats};
+use crate::nats::streams;
 
 /// Where to look.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Target {
+    /// The kubeconfig; default: $KUBECONFIG, or ~/.kube/config, or that of the pod this runs in
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig
     #[arg(long, global = true)]
     context: Option<String>,
@@ -17,31 +36,93 @@ pub struct Target {
     #[arg(short, long, global = true)]
     namespace: Option<String>,
     /// A NATS server to use instead of the one that the pipeline names
-    #[arg(long, global = true, env = "LOOKBACK_NATS_URL")]
+    #[arg(long, global = true, value_name = "URL", env = "LOOKBACK_NATS_URL")]
     nats_url: Option<String>,
     /// A .creds file to use instead of the pipeline's Secret
-    #[arg(long, global = true, env = "LOOKBACK_NATS_CREDS")]
-    nats_creds: Option<std::path::PathBuf>,
+    #[arg(long, global = true, value_name = "FILE", env = "LOOKBACK_NATS_CREDS")]
+    nats_creds: Option<PathBuf>,
+    /// PEM certificates of the CA to trust instead of those in the pipeline's Secret
+    #[arg(long, global = true, value_name = "FILE", env = "LOOKBACK_NATS_CA")]
+    nats_ca: Option<PathBuf>,
+    /// Never reach NATS by way of the API server
+    #[arg(long, global = true)]
+    no_port_forward: bool,
+    /// The cluster's id in NATS, where neither the pipeline's stream nor kube-system tells it
+    #[arg(long, global = true, value_name = "ID")]
+    cluster_id: Option<String>,
+}
+
+impl Target {
+    /// The cluster and namespace that were typed, by the names of the options.
+    pub(super) fn at(given: &BTreeMap<String, String>) -> Self {
+        let text = |name: &str| given.get(name).cloned();
+        Self {
+            kubeconfig: text("kubeconfig").map(PathBuf::from),
+            context: text("context"),
+            namespace: text("namespace"),
+            ..Self::default()
+        }
+    }
 }
 
 /// What verbs share. Nothing is connected before a verb needs it.
+#[derive(Default)]
 pub struct Context {
     target: Target,
+    cluster: OnceCell<Cluster>,
+    connections: Mutex<HashMap<connect::Target, Nats>>,
+    tunnels: Mutex<Vec<Tunnel>>,
 }
 
 /// A pipeline and its NATS.
+#[derive(Clone, Debug)]
 pub struct Reached {
     /// As the API server has it.
     pub pipeline: DetectionPipeline,
     /// Cluster, namespace and name.
     pub owner: Owner,
-    /// A connection with the person's credentials, or those of the pipeline.
+    /// A connection with the person's credentials, or those of the pipeline. It ends with the
+    /// [`Context`] that made it.
     pub nats: Nats,
+}
+
+/// What the API server said, without what a client adds to it.
+#[derive(Debug)]
+pub(super) struct Said(kube::Error);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            kube::Error::Api(status) if !status.message.is_empty() => f.write_str(&status.message),
+            kube::Error::Api(status) => write!(f, "{} ({})", status.reason, status.code),
+            kube::Error::Service(error) => write!(f, "the API server does not answer: {error}"),
+            other => other.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Said {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let source = std::error::Error::source(&self.0)?;
+        match &self.0 {
+            kube::Error::Api(_) => None,
+            _ => source.source(),
+        }
+    }
+}
+
+impl Said {
+    pub(super) fn is_forbidden(&self) -> bool {
+        matches!(&self.0, kube::Error::Api(status) if status.code == 403)
+    }
 }
 
 impl Context {
     pub(super) fn new(target: Target) -> Self {
-        Self { target }
+        Self {
+            target,
+            ..Self::default()
+        }
     }
 
     /// The API server.
@@ -49,7 +130,7 @@ impl Context {
     /// # Errors
     /// No kubeconfig, or one that cannot be used.
     pub async fn kube(&self) -> Result<kube::Client> {
-        todo!("ctl: {:?}", self.target)
+        Ok(self.cluster().await?.client.clone())
     }
 
     /// The namespace to look in.
@@ -57,7 +138,10 @@ impl Context {
     /// # Errors
     /// As [`Self::kube`].
     pub async fn namespace(&self) -> Result<String> {
-        todo!("ctl")
+        match &self.target.namespace {
+            Some(namespace) => Ok(namespace.clone()),
+            None => Ok(self.cluster().await?.namespace.clone()),
+        }
     }
 
     /// One pipeline; without a name, the only one of the namespace.
@@ -65,7 +149,20 @@ impl Context {
     /// # Errors
     /// There is none, or several without a name.
     pub async fn pipeline(&self, name: Option<&str>) -> Result<DetectionPipeline> {
-        todo!("ctl: {name:?}")
+        let namespace = self.namespace().await?;
+        let Some(name) = name else {
+            return only(self.pipelines().await?, &namespace);
+        };
+        let api = Api::<DetectionPipeline>::namespaced(self.kube().await?, &namespace);
+        match api.get_opt(name).await {
+            Ok(Some(pipeline)) => Ok(pipeline),
+            Ok(None) => bail!(
+                "there is no pipeline {name} in namespace {namespace}; `kubectl get dpl -A` lists all"
+            ),
+            Err(error) => {
+                Err(said(error)).with_context(|| format!("cannot read pipeline {namespace}/{name}"))
+            }
+        }
     }
 
     /// Every pipeline of the namespace.
@@ -73,15 +170,32 @@ impl Context {
     /// # Errors
     /// As [`Self::kube`].
     pub async fn pipelines(&self) -> Result<Vec<DetectionPipeline>> {
-        todo!("ctl")
+        let namespace = self.namespace().await?;
+        let api = Api::<DetectionPipeline>::namespaced(self.kube().await?, &namespace);
+        match api.list(&ListParams::default()).await {
+            Ok(found) => Ok(found.items),
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                bail!("this cluster knows no DetectionPipeline: Lookback is not installed in it")
+            }
+            Err(error) => Err(said(error))
+                .with_context(|| format!("cannot list the pipelines of {namespace}")),
+        }
     }
 
     /// The NATS of a pipeline, by port-forward when its name only means something inside the cluster.
+    /// One connection serves all pipelines that are reached in the same way.
     ///
     /// # Errors
     /// A Secret that may not be read, or NATS that cannot be reached; the message says what to give.
     pub async fn reach(&self, pipeline: DetectionPipeline) -> Result<Reached> {
-        todo!("ctl: {pipeline:?}")
+        let key = key(&pipeline)?;
+        let nats = self.nats(&pipeline, &key).await?;
+        let owner = self.owner(&nats, key).await?;
+        Ok(Reached {
+            pipeline,
+            owner,
+            nats,
+        })
     }
 
     /// Who the person is, for audit and history: `user/<name>`, as the API server knows them.
@@ -89,6 +203,114 @@ impl Context {
     /// # Errors
     /// As [`Self::kube`].
     pub async fn user(&self) -> Result<String> {
-        todo!("ctl")
+        user::user(self.kube().await?).await
+    }
+
+    async fn cluster(&self) -> Result<&Cluster> {
+        let read = || kubeconfig::read(&self.target);
+        self.cluster.get_or_try_init(read).await
+    }
+
+    /// The cluster's id stands on the pipeline's own streams, which whoever reads alerts can see; only
+    /// of a pipeline without streams is kube-system asked.
+    async fn owner(&self, nats: &Nats, pipeline: PipelineKey) -> Result<Owner> {
+        if let Some(cluster) = &self.target.cluster_id {
+            return Ok(Owner {
+                cluster: cluster.clone(),
+                pipeline,
+            });
+        }
+        let stream = pipeline.alerts_stream();
+        let observed = streams::read(nats, &stream).await?;
+        let cluster = observed
+            .as_ref()
+            .and_then(|observed| cluster_of(observed.owner()?, &pipeline));
+        let cluster = match cluster {
+            Some(cluster) => cluster,
+            None => kubeconfig::cluster_id(self.kube().await?).await?,
+        };
+        Ok(Owner { cluster, pipeline })
+    }
+}
+
+/// The checked name of a pipeline.
+///
+/// # Errors
+/// A name that this version does not allow.
+pub fn key(pipeline: &DetectionPipeline) -> Result<PipelineKey> {
+    let namespace = pipeline.namespace().unwrap_or_default();
+    Ok(PipelineKey::new(&namespace, &pipeline.name_any())?)
+}
+
+pub(super) fn said(error: kube::Error) -> Said {
+    Said(error)
+}
+
+/// The cluster in an owner as streams name it, `<cluster>/<namespace>/<name>`.
+fn cluster_of(owner: &str, pipeline: &PipelineKey) -> Option<String> {
+    let cluster = owner.strip_suffix(&format!("/{pipeline}"))?;
+    Some(cluster.to_owned())
+}
+
+fn only(mut pipelines: Vec<DetectionPipeline>, namespace: &str) -> Result<DetectionPipeline> {
+    let pipeline = pipelines.pop();
+    match pipeline {
+        None => bail!(
+            "there is no pipeline in namespace {namespace}: give another with -n, or see `kubectl get dpl -A`"
+        ),
+        Some(pipeline) if pipelines.is_empty() => Ok(pipeline),
+        Some(last) => {
+            pipelines.push(last);
+            let names: Vec<String> = pipelines.iter().map(ResourceExt::name_any).collect();
+            bail!(
+                "namespace {namespace} has several pipelines, name one: {}",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pipeline(name: &str) -> DetectionPipeline {
+        serde_json::from_value(json!({
+            "apiVersion": "lookback.dev/v1alpha1", "kind": "DetectionPipeline",
+            "metadata": {"name": name, "namespace": "prod"},
+            "spec": {
+                "nats": {"urls": ["nats://nats:4222"]},
+                "source": {"stream": "EVENTS", "logsource": {"product": "windows"}},
+                "rules": {"configMaps": [{"name": "rules"}]},
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_only_pipeline_needs_no_name() {
+        let found = only(vec![pipeline("edr")], "prod").unwrap();
+        assert_eq!(found.name_any(), "edr");
+    }
+
+    #[test]
+    fn of_several_pipelines_one_must_be_named_and_all_are_listed() {
+        let error = only(vec![pipeline("edr"), pipeline("web")], "prod").unwrap_err();
+        assert!(error.to_string().ends_with("edr, web"), "{error}");
+    }
+
+    #[test]
+    fn a_namespace_without_a_pipeline_is_named() {
+        let error = only(Vec::new(), "prod").unwrap_err();
+        assert!(error.to_string().contains("namespace prod"), "{error}");
+    }
+
+    #[test]
+    fn the_cluster_is_read_from_the_owner_on_a_stream() {
+        let key = PipelineKey::new("prod", "edr").unwrap();
+        assert_eq!(cluster_of("a/b/prod/edr", &key), Some("a/b".to_owned()));
+        assert_eq!(cluster_of("a/prod/web", &key), None);
     }
 }

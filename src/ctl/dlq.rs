@@ -1,12 +1,43 @@
-//! `kubectl lookback dlq`.
+//! `kubectl lookback dlq`: events that could not be applied. Looking changes nothing; `redrive` sends
+//! them to their subject once more, `discard` lets them go. Both take ids, or flags that pick.
+
+mod list;
+mod selector;
+mod show;
+mod work;
+
+use anyhow::Result;
 
 use super::context::Context;
 use super::output::Format;
+use crate::nats::deadletters::DeadLetterStore;
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {}
+pub(super) enum Command {
+    /// List dead letters, the oldest first
+    List(list::Args),
+    /// One dead letter, with its event
+    Show(show::Args),
+    /// Send the events of dead letters to their subjects once more
+    ///
+    /// An event is sent once for each redrive, with another message id. What was redriven often already is
+    /// refused: see --max-redrives. Exit code 1 when one of several failed.
+    Redrive(work::RedriveArgs),
+    /// Let dead letters go: their events will not be applied
+    Discard(work::DiscardArgs),
+}
 
-pub(super) async fn run(command: Command, context: &Context, format: Format) -> anyhow::Result<()> {
-    let _ = context;
-    todo!("{command:?} {format:?}")
+pub(super) async fn run(command: Command, context: &Context, format: Format) -> Result<()> {
+    match command {
+        Command::List(args) => list::run(args, context, format).await,
+        Command::Show(args) => show::run(args, context, format).await,
+        Command::Redrive(args) => work::redrive(args, context, format).await,
+        Command::Discard(args) => work::discard(args, context, format).await,
+    }
+}
+
+/// The dead letters of a pipeline.
+async fn store(context: &Context, pipeline: Option<&str>) -> Result<DeadLetterStore> {
+    let reached = context.reach(context.pipeline(pipeline).await?).await?;
+    Ok(DeadLetterStore::new(reached.nats, reached.owner))
 }

@@ -67,6 +67,9 @@ pub struct Options {
     pub name: String,
     /// Messages that wait in the client for one subscription; what comes beyond is dropped there.
     pub subscription_capacity: usize,
+    /// Never turn to servers of the cluster that are not in the target: they cannot be reached from
+    /// here.
+    pub only_given: bool,
 }
 
 impl Options {
@@ -76,6 +79,7 @@ impl Options {
         Self {
             name: name.into(),
             subscription_capacity: 64 * 1024,
+            only_given: false,
         }
     }
 }
@@ -169,8 +173,11 @@ impl Nats {
         let addresses = addresses(&target.urls)?;
         let servers = target.urls.join(", ");
         let (disconnected, disconnects) = watch::channel(0_u64);
-        let client = connect_options(target)
-            .await?
+        let mut connect_options = connect_options(target).await?;
+        if options.only_given {
+            connect_options = connect_options.ignore_discovered_servers();
+        }
+        let client = connect_options
             .name(&options.name)
             .subscription_capacity(options.subscription_capacity)
             .ping_interval(PING_INTERVAL)

@@ -105,8 +105,24 @@ impl Engine {
         batch: &[Delivery],
         received: Timestamp,
     ) -> Result<Option<Applied>, Panic> {
-        catch_unwind(AssertUnwindSafe(|| self.apply_unguarded(batch, received)))
-            .map_err(|payload| Panic::new(payload.as_ref()))
+        self.apply_seen(batch, received, &mut |_| {})
+    }
+
+    /// As [`Self::apply`]; `seen` is told what detections matched, event by event, also of a batch that
+    /// comes to nothing by a panic.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub(super) fn apply_seen(
+        &mut self,
+        batch: &[Delivery],
+        received: Timestamp,
+        seen: &mut impl FnMut(&[Match]),
+    ) -> Result<Option<Applied>, Panic> {
+        catch_unwind(AssertUnwindSafe(|| {
+            self.apply_unguarded(batch, received, seen)
+        }))
+        .map_err(|payload| Panic::new(payload.as_ref()))
     }
 
     /// Leaves `delivery` out of the windows and parks it.
@@ -124,7 +140,12 @@ impl Engine {
         applied
     }
 
-    fn apply_unguarded(&mut self, batch: &[Delivery], received: Timestamp) -> Option<Applied> {
+    fn apply_unguarded(
+        &mut self,
+        batch: &[Delivery],
+        received: Timestamp,
+        seen: &mut impl FnMut(&[Match]),
+    ) -> Option<Applied> {
         let mut applied = Applied::up_to(batch.last()?, batch.len());
         for piece in batch.chunks(PIECE) {
             let detected = detect(&self.decoder, &self.detector, piece);
@@ -132,6 +153,7 @@ impl Engine {
                 match detected {
                     Ok((event, matches)) => {
                         applied.matches += matches.len() as u64;
+                        seen(&matches);
                         let at = At {
                             sequence: delivery.sequence,
                             published: delivery.published,

@@ -12,7 +12,7 @@ use super::run::Worker;
 use super::stop::{Ending, Stop};
 
 /// An event that panics this often is parked.
-const PANICS: u32 = 2;
+pub(super) const PANICS: u32 = 2;
 
 impl<L: Log, O: Outbox, C: Checkpoints> Worker<L, O, C> {
     /// Counts this start. After too many at one position the first events, as many as a batch may

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use lookback_engine::Alert;
 use lookback_protocol::alert::{
     self, AlertRecord, EventRef, HistoryEntry, MAX_DATA_BYTES, ReplayMark,
@@ -54,6 +55,23 @@ impl Scribe {
                 id: applied.id.clone(),
                 epoch: applied.epoch,
             }),
+        }
+    }
+
+    /// For events that come from no stream, under rules that are tried out.
+    pub(super) fn of_a_trial(engine_digest: &str) -> Self {
+        Self {
+            stream: StreamIdentity {
+                name: "events".to_owned(),
+                created: Timestamp::UNIX_EPOCH,
+            },
+            pipeline: PipelineKey::new("rules", "trial").expect("names within the pattern"),
+            partition: 0,
+            epoch: Epoch(0),
+            engine_digest: engine_digest.to_owned(),
+            by: "trial".to_owned(),
+            rule: OutputRule::default(),
+            mark: None,
         }
     }
 

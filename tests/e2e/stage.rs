@@ -100,6 +100,11 @@ impl Stage {
 
     /// Applies the pipeline with the project's own rules; `spec` holds further lines of the spec.
     pub(crate) fn apply_pipeline(&self, spec: &str) -> Result<()> {
+        self.apply_pipeline_at(&self.node.facts().nats_pod_url, spec)
+    }
+
+    /// The same with another NATS.
+    pub(crate) fn apply_pipeline_at(&self, url: &str, spec: &str) -> Result<()> {
         let rules = checkout().join("deploy/examples/rules");
         let from = format!("--from-file={}", rules.display());
         let dry = ["--dry-run=client", "-o", "yaml"];
@@ -108,7 +113,6 @@ impl Stage {
             .node
             .kubectl(&[create.as_slice(), dry.as_slice()].concat())?;
         self.node.apply(&manifest)?;
-        let url = &self.node.facts().nats_pod_url;
         let state = if spec.contains("state:") { "" } else { STATE };
         self.node.apply(&format!(
             "apiVersion: lookback.dev/v1alpha1

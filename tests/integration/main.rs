@@ -1,6 +1,11 @@
 //! The integration tests: adapters, worker and operator against real servers.
 
 mod api_gate;
+mod ctl_alerts;
+mod ctl_fixture;
+mod ctl_rules;
+mod ctl_status;
+mod ctl_verbs;
 mod nats_audit;
 mod nats_checkpoint;
 mod nats_connect;
@@ -14,8 +19,10 @@ mod operator_fixture;
 mod operator_lifecycle;
 mod operator_pipeline;
 mod operator_role;
+mod operator_stores;
 mod operator_story;
 mod operator_suspend;
+mod operator_workflow;
 mod process_fixture;
 mod replay_back;
 mod replay_crash;
@@ -40,6 +47,7 @@ mod store_reads;
 mod store_redriven;
 mod store_smoke;
 mod store_streams;
+mod store_users;
 mod store_workflow;
 mod worker;
 mod worker_delivery;

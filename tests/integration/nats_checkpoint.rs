@@ -27,7 +27,7 @@ fn owner(cluster: &str) -> Owner {
     }
 }
 
-fn checkpoint(incarnation: &str) -> Checkpoint {
+pub(crate) fn checkpoint(incarnation: &str) -> Checkpoint {
     Checkpoint {
         v: VERSION,
         incarnation: incarnation.to_owned(),

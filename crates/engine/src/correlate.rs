@@ -245,6 +245,12 @@ impl Correlator {
     }
 }
 
+/// The first of `fields` that holds a time in `event`, as windows read it.
+#[must_use]
+pub fn event_time(event: &Event, fields: &[String]) -> Option<Timestamp> {
+    time::claimed(&JsonEvent::borrow(&event.value), fields)
+}
+
 /// SHA-256, hex, over the groups sorted by correlation and key: equal states, equal digests.
 #[must_use]
 pub fn state_digest(rows: impl IntoIterator<Item = GroupRow>) -> String {

@@ -18,7 +18,9 @@ mod attributes;
 mod correlation;
 mod detection;
 mod document;
+mod explain;
 mod filters;
+mod lint;
 mod problem;
 mod processing;
 mod source;
@@ -36,6 +38,8 @@ use crate::canonical::Hash;
 
 pub(crate) use self::correlation::Correlation;
 pub(crate) use self::detection::Detection;
+pub use self::explain::{CorrelationNeeds, DetectionNeeds, Explanation, Needs, explain};
+pub use self::lint::{RuleWarning, Severity, lint};
 pub use self::problem::RuleProblem;
 
 /// Part of the engine digest. Raise it whenever this crate, or the evaluator it is built on, decides

@@ -2,6 +2,7 @@
 //! handed to the pure steps as plain data. The API server not answering is an error; NATS not
 //! answering is a fact.
 
+mod counts;
 mod nats;
 mod rules;
 mod secrets;
@@ -16,13 +17,17 @@ use kube::{Api, Client, Resource, ResourceExt};
 use lookback_protocol::names::PipelineKey;
 use serde::de::DeserializeOwned;
 
+pub use self::counts::Tallies;
 use crate::api::DetectionPipeline;
+use crate::api::pipeline::RulesSpec;
 use crate::nats::connect::Nats;
 use crate::operator::controller::Context;
 use crate::operator::pipeline::build::{self, PARTITION, names};
-use crate::operator::pipeline::facts::{Dereferenced, Running};
+use crate::operator::pipeline::facts::{ConfigMapFact, Dereferenced, Running};
 use crate::operator::pipeline::{owned_by, validate};
 use crate::runtime::telemetry::chain;
+
+pub use self::nats::ToPlan;
 
 /// What the API server did not say.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +114,7 @@ pub async fn dereference(key: &PipelineKey, context: &Context) -> Result<Option<
     let pods = pods(client, key).await?;
     let claims = list::<PersistentVolumeClaim>(client, key).await?;
     let target = secrets.target(&spec.nats, validate::timeouts(spec));
-    let (nats_facts, nats) = nats::read(&context.nats, target.as_ref(), key, &pipeline).await;
+    let (nats_facts, nats) = nats::read(context, target.as_ref(), key, &pipeline).await;
     Ok(Some(Found {
         facts: Dereferenced {
             secrets: secrets.facts(&spec.nats),
@@ -143,6 +148,31 @@ pub async fn connect(
     };
     let connected = context.nats.get(&target).await;
     Ok(connected.map_err(|error| chain(error.as_ref())))
+}
+
+/// What a plan is made from, over a connection that is there; `Err` is a sentence that says why it
+/// cannot be asked.
+///
+/// # Errors
+/// NATS does not answer, or the checkpoint cannot be read.
+pub async fn to_plan(
+    nats: &Nats,
+    key: &PipelineKey,
+    pipeline: &DetectionPipeline,
+) -> Result<ToPlan, String> {
+    nats::to_plan(nats, key, pipeline).await
+}
+
+/// The ConfigMaps of `spec.rules`, in its order.
+///
+/// # Errors
+/// [`Error`] names the one that the API server did not say.
+pub async fn rules(
+    client: &Client,
+    namespace: &str,
+    spec: &RulesSpec,
+) -> Result<Vec<ConfigMapFact>, Error> {
+    rules::read(client, namespace, &spec.config_maps).await
 }
 
 /// The pipeline's pods, and whatever pod has the name of a worker's: it may be one whose labels somebody

@@ -4,11 +4,12 @@
 //! # Layout
 //! - [`ports`], [`execute`]: what a round does, in which order, over any outside.
 //! - `facts`: what was found outside, as the decision wants it. Pure.
-//! - `plan`: what a request would do, asked of the source stream.
+//! - `plan`: what a request would do, asked of the source stream; [`foresee`]: the same for a person.
 //! - `round`: one decision.
 //! - `outside`: the ports over the API server and JetStream; `take_back` is the one with a race in it.
 
 pub mod execute;
+pub mod foresee;
 pub mod ports;
 
 mod facts;

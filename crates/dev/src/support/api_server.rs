@@ -58,6 +58,28 @@ impl ApiServer {
         SHARED.get_or_try_init(Self::start).await
     }
 
+    /// The kubeconfig of somebody who may do everything.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The same for the owner of a token, such as a service account, as the text of a file.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be read or written.
+    pub fn kubeconfig_with(&self, token: String) -> Result<String> {
+        let mut kubeconfig =
+            Kubeconfig::read_from(&self.kubeconfig).context("cannot read the kubeconfig")?;
+        for user in &mut kubeconfig.auth_infos {
+            user.auth_info = Some(AuthInfo {
+                token: Some(token.clone().into()),
+                ..AuthInfo::default()
+            });
+        }
+        serde_json::to_string(&kubeconfig).context("cannot write the kubeconfig")
+    }
+
     /// A client that may do everything. Each test makes its own: a client lives in its runtime.
     ///
     /// # Errors

@@ -56,16 +56,20 @@ impl EventTime {
 
 /// The time of the event at `at`: the first timestamp field that holds one, else the fallback.
 pub(super) fn of(event: &JsonEvent<'_>, at: At, settings: &CorrelationConfig) -> EventTime {
-    let claimed = settings
-        .timestamp_fields
-        .iter()
-        .find_map(|field| parse(&event.get_field(field)?));
+    let claimed = claimed(event, &settings.timestamp_fields);
     match (claimed, settings.timestamp_fallback) {
         (Some(time), _) => EventTime::Claimed(time),
         (None, TimestampFallback::Published) => EventTime::Assumed(at.published),
         (None, TimestampFallback::WallClock) => EventTime::Assumed(at.received),
         (None, TimestampFallback::Skip) => EventTime::Unknown(at.published),
     }
+}
+
+/// The time in the first of `fields` that holds one.
+pub(super) fn claimed(event: &JsonEvent<'_>, fields: &[String]) -> Option<Timestamp> {
+    fields
+        .iter()
+        .find_map(|field| parse(&event.get_field(field)?))
 }
 
 /// Whether the event claims to be too far after its published time.

@@ -99,7 +99,7 @@ fn claim(id: &str, place: &Place, places: &mut HashMap<String, Place>) -> Result
 }
 
 /// What the author calls the rule, even when the document is not valid YAML.
-fn name(text: &str) -> Option<String> {
+pub(super) fn name(text: &str) -> Option<String> {
     let field = |key: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(key))

@@ -1,16 +1,17 @@
 //! What NATS knows of a pipeline. Whatever it does not answer is one fact, not an error: the condition
 //! says so, and the next look may find it well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::consumer::ConsumerMetadata;
-use lookback_protocol::names::PipelineKey;
+use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, StreamSeq};
 use serde_json::Value;
 
+use super::counts;
 use crate::api::DetectionPipeline;
 use crate::nats::api::{ApiError, Code};
 use crate::nats::checkpoint::JetStreamCheckpoints;
@@ -18,18 +19,28 @@ use crate::nats::connect::{ConnectError, Nats, Target};
 use crate::nats::consumers::{self, ObservedConsumer};
 use crate::nats::ensure::ObjectError;
 use crate::nats::streams::{self, ObservedStream};
-use crate::operator::nats_pool::NatsPool;
+use crate::operator::controller::Context;
 use crate::operator::pipeline::build::PARTITION;
 use crate::operator::pipeline::facts::{
-    ConsumerFacts, Fill, NatsFacts, Retention, ServerFacts, SourceFacts, StoreFacts,
+    ConsumerFacts, Counts, Fill, NatsFacts, Retention, ServerFacts, SourceFacts, StoreFacts,
 };
 use crate::operator::pipeline::replay;
 use crate::runtime::telemetry::chain;
 use crate::worker::ports::{CheckpointError, Checkpoints, Unavailable};
 
+/// What a plan is made from.
+pub struct ToPlan {
+    /// The source stream.
+    pub source: Option<SourceFacts>,
+    /// The alerts stream.
+    pub alerts: Option<StoreFacts>,
+    /// The checkpoint of partition 0, from the leader.
+    pub checkpoint: Option<Checkpoint>,
+}
+
 /// Asks NATS; the connection is handed on to whoever writes there.
 pub(super) async fn read(
-    pool: &NatsPool,
+    context: &Context,
     target: Option<&Target>,
     key: &PipelineKey,
     pipeline: &DetectionPipeline,
@@ -37,14 +48,33 @@ pub(super) async fn read(
     let Some(target) = target else {
         return (NatsFacts::NotAsked, None);
     };
-    let nats = match pool.get(target).await {
+    let nats = match context.nats.get(target).await {
         Ok(nats) => nats,
         Err(error) => return (unconnected(&error), None),
     };
-    match ask(&nats, key, pipeline).await {
+    match ask(&nats, key, pipeline, context).await {
         Ok(facts) => (NatsFacts::Reached(Box::new(facts)), Some(nats)),
         Err(error) => (unanswered(&error), None),
     }
+}
+
+/// What a plan is made from, of what NATS knows; `Err` is a sentence that says why it cannot be asked.
+pub(super) async fn to_plan(
+    nats: &Nats,
+    key: &PipelineKey,
+    pipeline: &DetectionPipeline,
+) -> Result<ToPlan, String> {
+    let name = pipeline.spec.source.stream.as_str();
+    let alerts = key.alerts_stream();
+    let source = async { Ok(streams::read(nats, name).await?) };
+    let alerts = async { Ok(streams::read(nats, &alerts).await?) };
+    let answers = tokio::try_join!(source, alerts, checkpoint(nats, key));
+    let (source, alerts, checkpoint) = answers.map_err(|error: AskError| chain(&error))?;
+    Ok(ToPlan {
+        source: source.map(|stream| source_facts(name, &stream)),
+        alerts: alerts.map(|stream| store_facts(&stream)),
+        checkpoint: checkpoint?,
+    })
 }
 
 /// Why a question to a connected server has no answer.
@@ -62,6 +92,7 @@ async fn ask(
     nats: &Nats,
     key: &PipelineKey,
     pipeline: &DetectionPipeline,
+    context: &Context,
 ) -> Result<ServerFacts, AskError> {
     let source = pipeline.spec.source.stream.as_str();
     let (alerts, letters) = (key.alerts_stream(), key.dead_letters_stream());
@@ -84,6 +115,20 @@ async fn ask(
         .map(|(epoch, consumer)| (*epoch, consumer_facts(consumer)))
         .collect();
     let epoch = replay::epoch(pipeline);
+    let owner = Owner {
+        cluster: context.settings.cluster.clone(),
+        pipeline: key.clone(),
+    };
+    let stores = [alerts.as_ref(), letters.as_ref()];
+    let counts = counts::read(&context.tallies, nats, &owner, pipeline, stores).await;
+    let of_stores = stores.into_iter().flatten().filter_map(|it| it.owner());
+    let of_consumers = consumers.values().filter_map(|it| it.metadata.as_ref());
+    let of_checkpoint = checkpoint.iter().flatten().map(|it| it.owner.to_string());
+    let owners = of_stores
+        .map(str::to_owned)
+        .chain(of_consumers.map(|metadata| metadata.owner.clone()))
+        .chain(of_checkpoint)
+        .collect();
     Ok(ServerFacts {
         version: server.version,
         api_level: server.api_level,
@@ -91,6 +136,8 @@ async fn ask(
         source: source_stream.map(|stream| source_facts(source, &stream)),
         alerts: alerts.map(|stream| store_facts(&stream)),
         dead_letters: letters.map(|stream| store_facts(&stream)),
+        counts,
+        owners,
         consumer: epoch.and_then(|epoch| consumers.get(&epoch).cloned()),
         consumers,
         checkpoint,
@@ -185,6 +232,8 @@ fn unconnected(error: &Arc<ConnectError>) -> NatsFacts {
                 source: None,
                 alerts: None,
                 dead_letters: None,
+                counts: Counts::default(),
+                owners: BTreeSet::new(),
                 consumer: None,
                 consumers: BTreeMap::new(),
                 checkpoint: Ok(None),

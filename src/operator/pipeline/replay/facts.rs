@@ -17,7 +17,7 @@ use crate::api::status::Time;
 use crate::operator::pipeline::build::epoch_of;
 use crate::operator::pipeline::dereference::Found;
 use crate::operator::pipeline::facts::{
-    ConsumerFacts, Dereferenced, NatsFacts, PodFacts, PodWait, ServerFacts,
+    ConsumerFacts, Dereferenced, NatsFacts, PodFacts, PodWait, ServerFacts, StoreFacts,
 };
 use crate::operator::pipeline::validate::overlap;
 
@@ -134,8 +134,8 @@ pub(super) fn rate(pipeline: &DetectionPipeline, checkpoint: Option<&Checkpoint>
 }
 
 /// Alerts in any range: none when none is stored. To count others would take a read of each.
-pub(super) fn known_alerts(server: &ServerFacts) -> Option<u64> {
-    let stored = server.alerts.map_or(0, |alerts| alerts.messages);
+pub(super) fn known_alerts(alerts: Option<StoreFacts>) -> Option<u64> {
+    let stored = alerts.map_or(0, |alerts| alerts.messages);
     (stored == 0).then_some(0)
 }
 

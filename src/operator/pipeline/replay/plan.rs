@@ -14,7 +14,6 @@ use lookback_protocol::replay::request::ReplayRequest;
 
 use crate::nats::survey::{self, Survey, SurveyError};
 use crate::operator::pipeline::facts::SourceFacts;
-use crate::operator::pipeline::validate::ValidatedRules;
 use crate::runtime::telemetry::chain;
 
 /// What is known before the stream is asked.
@@ -23,7 +22,9 @@ pub(super) struct Asked<'a> {
     pub(super) source: &'a SourceFacts,
     pub(super) checkpoint: Option<&'a Checkpoint>,
     pub(super) correlation: &'a CorrelationConfig,
-    pub(super) rules: &'a ValidatedRules,
+    /// Of the rules, in seconds.
+    pub(super) longest_chain: u64,
+    pub(super) session_windows: bool,
     pub(super) rate: Option<u64>,
     pub(super) known_alerts: Option<u64>,
 }
@@ -63,8 +64,8 @@ pub(super) async fn plan(request: &ReplayRequest, survey: &Survey, asked: &Asked
         stream: &stream,
         state: state.as_ref(),
         correlation: asked.correlation,
-        longest_chain_seconds: asked.rules.longest_chain,
-        session_windows: asked.rules.has_session_windows,
+        longest_chain_seconds: asked.longest_chain,
+        session_windows: asked.session_windows,
         rate: asked.rate,
         known_alerts: asked.known_alerts,
     };

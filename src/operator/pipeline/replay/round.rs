@@ -141,9 +141,10 @@ async fn ask_plan(
         source,
         checkpoint,
         correlation: &validate::correlation(spec),
-        rules,
+        longest_chain: rules.longest_chain,
+        session_windows: rules.has_session_windows,
         rate: facts::rate(&found.pipeline, checkpoint),
-        known_alerts: facts::known_alerts(server),
+        known_alerts: facts::known_alerts(server.alerts),
     };
     plan::plan(request, &survey, &asked).await
 }

@@ -8,9 +8,9 @@ use lookback_engine::{EngineOptions, RuleFile, RuleProblem, RuleSet};
 use lookback_protocol::config::{CorrelationConfig, LogSource};
 use sha2::{Digest, Sha256};
 
-use super::{RulesReport, ValidatedRules};
+use super::{RulesReport, ValidatedRules, spec};
 use crate::api::conditions::Reason;
-use crate::api::pipeline::{OnError, RulesSpec};
+use crate::api::pipeline::{CorrelationSpec, LogSourceSpec, OnError, RulesSpec};
 use crate::operator::pipeline::facts::{ConfigMapFact, Running};
 use crate::operator::pipeline::problem::Problem;
 
@@ -69,6 +69,20 @@ impl Compiler {
     fn locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<[u8; 32], Arc<Compiled>>> {
         // A panic while compiling leaves the map as it was.
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What decides alerts together with the rules, as a spec says it.
+#[must_use]
+pub fn engine_options(
+    processing: &[String],
+    logsource: &LogSourceSpec,
+    correlation: &CorrelationSpec,
+) -> EngineOptions {
+    EngineOptions {
+        processing: processing.to_vec(),
+        logsource: spec::logsource(logsource),
+        correlation: spec::correlation(correlation),
     }
 }
 
@@ -193,7 +207,9 @@ fn missing(config_maps: &[ConfigMapFact]) -> Option<Problem> {
     })
 }
 
-fn files(config_maps: &[ConfigMapFact]) -> Vec<RuleFile> {
+/// The rule files in `config_maps`, in their order, then by key.
+#[must_use]
+pub fn files(config_maps: &[ConfigMapFact]) -> Vec<RuleFile> {
     let entries = config_maps.iter().flat_map(|config_map| {
         let files = config_map.files.iter().flatten();
         files.map(move |(key, bytes)| (&config_map.name, key, bytes))

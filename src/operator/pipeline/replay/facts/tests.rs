@@ -301,7 +301,7 @@ fn alerts_of_a_range_are_known_only_when_there_are_none_at_all() {
             server.alerts.as_mut().unwrap().messages = messages;
         });
         let (server, _) = server(&facts).unwrap();
-        known_alerts(server)
+        known_alerts(server.alerts)
     };
     assert_eq!(known(0), Some(0));
     assert_eq!(known(12), None);

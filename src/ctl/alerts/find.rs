@@ -1,0 +1,86 @@
+//! Finding an alert by the beginning of its id.
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::ctl::context::{Context, Reached};
+use crate::nats::alerts::{AlertStore, StoredAlert};
+use crate::nats::entries::ReadError;
+
+/// The characters of a whole id.
+const WHOLE: usize = 26;
+
+/// A pipeline with the store of its alerts.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    pub(super) reached: Reached,
+    pub(super) alerts: AlertStore,
+}
+
+impl Store {
+    /// The alerts of one pipeline.
+    pub(super) async fn open(context: &Context, name: Option<&str>) -> Result<Self> {
+        let pipeline = context.pipeline(name).await?;
+        Ok(Self::of(context.reach(pipeline).await?))
+    }
+
+    /// Those of `name`, or of every pipeline of the namespace.
+    pub(super) async fn open_all(context: &Context, name: Option<&str>) -> Result<Vec<Self>> {
+        if name.is_some() {
+            return Ok(vec![Self::open(context, name).await?]);
+        }
+        let pipelines = context.pipelines().await?;
+        if pipelines.is_empty() {
+            let namespace = context.namespace().await?;
+            bail!("there is no pipeline in namespace {namespace}: give another with -n");
+        }
+        let mut stores = Vec::new();
+        for pipeline in pipelines {
+            stores.push(Self::of(context.reach(pipeline).await?));
+        }
+        Ok(stores)
+    }
+
+    fn of(reached: Reached) -> Self {
+        let alerts = AlertStore::new(reached.nats.clone(), reached.owner.clone());
+        Self { reached, alerts }
+    }
+}
+
+/// The one alert in any of `stores` whose id begins with `prefix`. That one store has none is no
+/// answer yet; that one does not answer is an error, since it might have one too.
+pub(super) async fn find<'a>(
+    stores: &'a [Store],
+    prefix: &str,
+) -> Result<(&'a Store, StoredAlert)> {
+    let mut found: Option<(&Store, StoredAlert)> = None;
+    for store in stores {
+        let key = &store.reached.owner.pipeline;
+        let looked = match prefix.len() {
+            WHOLE => store.alerts.get(prefix).await,
+            _ => store.alerts.find(prefix).await,
+        };
+        match (looked, &found) {
+            (Ok(alert), None) => found = Some((store, alert)),
+            (Ok(_), Some((first, _))) => bail!(
+                "alert {prefix} is in several pipelines, {} and {key}: name one with --pipeline",
+                first.reached.owner.pipeline
+            ),
+            (Err(ReadError::NotFound { .. }), _) => {}
+            (Err(error), _) => {
+                return Err(error).with_context(|| format!("cannot look in pipeline {key}"));
+            }
+        }
+    }
+    match found {
+        Some(found) => Ok(found),
+        None => bail!("there is no alert {prefix} in {}", names(stores)),
+    }
+}
+
+fn names(stores: &[Store]) -> String {
+    let names: Vec<String> = stores
+        .iter()
+        .map(|store| store.reached.owner.pipeline.to_string())
+        .collect();
+    names.join(", ")
+}

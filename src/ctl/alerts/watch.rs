@@ -1,0 +1,168 @@
+//! `alerts watch`: alerts as they come, by what the server publishes again. What came while the
+//! connection was cut is listed when it is back, so nothing is missed; of an alert that moved several
+//! times meanwhile the last version is shown.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::find::Store;
+use super::view::{self, Alert};
+use super::{PAGE, list};
+use crate::ctl::context::Context;
+use crate::ctl::output::{self, Answer, Cell, Format, Paint, Style, plain, write_cells};
+use crate::nats::alerts::{Heard, Live, StoredAlert};
+use crate::nats::entries::Cursor;
+use crate::nats::streams;
+use crate::runtime::telemetry::chain;
+
+/// Of the columns of [`view::HEADER`]: lines come one by one, so none knows how wide the others are.
+const WIDTHS: [usize; 8] = [26, 10, 8, 40, 24, 4, 8, 0];
+
+#[derive(Debug, clap::Args)]
+pub(in super::super) struct Args {
+    /// The pipeline; may be left out when the namespace has only one
+    pipeline: Option<String>,
+    #[command(flatten)]
+    filter: list::Filter,
+}
+
+pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
+    let store = Store::open(context, args.pipeline.as_deref()).await?;
+    let following = Following {
+        seen: 0,
+        store,
+        filter: args.filter,
+        printer: Printer {
+            format,
+            begun: false,
+        },
+    };
+    tokio::select! {
+        ended = following.run() => ended,
+        signal = tokio::signal::ctrl_c() => Ok(signal?),
+    }
+}
+
+struct Following {
+    store: Store,
+    filter: list::Filter,
+    /// The highest sequence that was shown, or was there before anything was.
+    seen: u64,
+    printer: Printer,
+}
+
+impl Following {
+    async fn run(mut self) -> Result<()> {
+        let nats = &self.store.reached.nats;
+        let key = &self.store.reached.owner.pipeline;
+        let mut live = Live::open(nats, key, self.filter.state.as_deref()).await?;
+        let stream = streams::read(nats, &key.alerts_stream()).await?;
+        let mut missed_after = stream.map_or(0, |stream| stream.state.last_seq);
+        let mut interrupted = false;
+        while let Some(heard) = live.next().await {
+            match heard? {
+                Heard::Interrupted => interrupted = true,
+                Heard::Alert(alert) if !interrupted => {
+                    missed_after = missed_after.max(alert.sequence);
+                    self.show(*alert)?;
+                    continue;
+                }
+                // The list has it, too.
+                Heard::Alert(_) => {}
+            }
+            match self.missed(missed_after).await {
+                Ok(through) => {
+                    missed_after = through;
+                    interrupted = false;
+                }
+                Err(error) => note(&format!(
+                    "what came meanwhile cannot be listed yet: {}",
+                    chain(error.as_ref())
+                ))?,
+            }
+        }
+        anyhow::bail!("the connection to NATS is closed")
+    }
+
+    /// Shows what is newer than `after`, and says how far that was.
+    async fn missed(&mut self, mut after: u64) -> Result<u64> {
+        let state = self.filter.state.clone();
+        let mut from = Some(Cursor(after + 1));
+        while let Some(cursor) = from {
+            let page = self
+                .store
+                .alerts
+                .list(state.as_deref(), cursor, PAGE)
+                .await?;
+            from = page.next;
+            for alert in page.items {
+                after = after.max(alert.sequence);
+                self.show(alert)?;
+            }
+        }
+        Ok(after)
+    }
+
+    fn show(&mut self, alert: StoredAlert) -> Result<()> {
+        if alert.sequence <= self.seen {
+            return Ok(());
+        }
+        self.seen = alert.sequence;
+        let alert = Alert::new(&self.store.reached.owner.pipeline, alert);
+        match self.filter.takes(&alert) {
+            true => self.printer.print(&alert),
+            false => Ok(()),
+        }
+    }
+}
+
+fn note(text: &str) -> Result<()> {
+    Ok(writeln!(io::stderr(), "warning: {}", plain(text))?)
+}
+
+/// One line an alert; YAML has one document.
+#[derive(Clone, Copy, Debug)]
+struct Printer {
+    format: Format,
+    begun: bool,
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Row<'a>(&'a Alert);
+
+impl Answer for Row<'_> {
+    fn table(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        let cells = self.0.row(&self.0.id, Timestamp::now());
+        write_cells(&cells, &WIDTHS, out, style)
+    }
+}
+
+impl Printer {
+    fn print(&mut self, alert: &Alert) -> Result<()> {
+        let mut out = io::stdout().lock();
+        let style = Style::of_stdout();
+        let begun = std::mem::replace(&mut self.begun, true);
+        match self.format {
+            Format::Json => {
+                serde_json::to_writer(&mut out, alert)?;
+                writeln!(out)?;
+            }
+            Format::Yaml => {
+                writeln!(out, "---")?;
+                output::write(&Row(alert), self.format, &mut out, style)?;
+            }
+            Format::Table => {
+                if !begun {
+                    let heading = view::HEADER.map(|text| Cell::painted(text, Paint::Strong));
+                    write_cells(&heading, &WIDTHS, &mut out, style)?;
+                }
+                output::write(&Row(alert), self.format, &mut out, style)?;
+            }
+        }
+        Ok(out.flush()?)
+    }
+}
