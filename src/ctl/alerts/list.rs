@@ -13,8 +13,8 @@ use super::PAGE;
 use super::find::Store;
 use super::view::{self, Alert};
 use crate::ctl::context::Context;
+use crate::ctl::given::when;
 use crate::ctl::output::{self, Answer, Format, Interval, Style, Watch};
-use crate::ctl::when::when;
 use crate::nats::alerts::StoredAlert;
 use crate::nats::entries::Cursor;
 
