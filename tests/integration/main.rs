@@ -33,7 +33,6 @@ mod stand_works;
 mod store_alerts;
 mod store_chaos;
 mod store_fixture;
-mod store_follow;
 mod store_knobs;
 mod store_letters;
 mod store_moves;
