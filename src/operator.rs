@@ -7,10 +7,12 @@
 //! - [`pipeline`]: the reconcile itself, step by step.
 //! - [`nats_pool`]: connections to NATS, shared by pipelines with the same credentials.
 //! - `checkpoint_watch`: which pipelines have something new to say there.
+//! - [`audit`]: what it did, once each, in the audit.
 //! - [`backoff`]: how long to wait before an object is tried again.
 //! - `settings`: flags, and what lasts how long.
 //! - [`report`], [`metrics`]: Events and numbers.
 
+pub mod audit;
 pub mod backoff;
 mod checkpoint_watch;
 pub mod controller;
@@ -37,11 +39,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 use uuid::Uuid;
 
+use crate::operator::audit::Auditor;
 use crate::operator::backoff::Backoffs;
 use crate::operator::controller::Context;
 use crate::operator::lease::{Candidate, Leadership, LeaseError};
 use crate::operator::metrics::OperatorMetrics;
 use crate::operator::nats_pool::NatsPool;
+use crate::operator::pipeline::dereference::Tallies;
 use crate::operator::pipeline::facts;
 use crate::operator::report::Reporter;
 use crate::runtime::admin::{self, AdminError, Gate, Readiness};
@@ -200,6 +204,8 @@ async fn control(
         limits: settings.limits,
         metrics,
         leadership,
+        tallies: Tallies::default(),
+        auditor: Auditor::default(),
         compiler: Arc::default(),
         backoffs: Backoffs::default(),
     };

@@ -173,3 +173,33 @@ fn an_empty_replay_id_is_accepted() {
     let empty = pipeline(replay(json!({"id": "", "latest": true})));
     assert!(empty.validate_cel().is_ok());
 }
+
+fn workflow(value: Value) -> impl FnOnce(&mut Value) {
+    move |pipeline| pipeline["spec"]["alerts"] = json!({"workflow": value})
+}
+
+#[test]
+fn s03_what_is_built_into_every_workflow_is_refused_in_one() {
+    for state in ["new", "archived", "left"] {
+        let step = json!({"id": "go", "from": ["new"], "to": state});
+        let message = refusal(workflow(json!({"states": [state], "transitions": [step]})));
+        assert!(message.contains("leave them out"), "{message}");
+    }
+    for id in ["create", "update", "archive"] {
+        let step = json!({"id": id, "from": ["new"], "to": "done"});
+        let message = refusal(workflow(json!({"states": ["done"], "transitions": [step]})));
+        assert!(message.contains("another id"), "{message}");
+    }
+}
+
+#[test]
+fn s04_a_workflow_with_a_way_back_is_accepted() {
+    let steps = json!([
+        {"id": "close", "from": ["new"], "to": "closed"},
+        {"id": "reopen", "from": ["closed"], "to": "new", "guard": "reason != ''"},
+    ]);
+    let accepted = pipeline(workflow(
+        json!({"states": ["closed"], "transitions": steps}),
+    ));
+    assert!(accepted.validate_cel().is_ok());
+}

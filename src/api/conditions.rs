@@ -131,6 +131,7 @@ macro_rules! reasons {
 reasons! {
     Running: Ready = True, Fine, "the worker reads, commits and stores alerts", "";
     InvalidSpec: Ready = False, Stalled, "a field of the spec holds what cannot work", "edit the field that the message names";
+    InvalidWorkflow: Ready = False, Stalled, "spec.alerts.workflow cannot be followed; detections go on, and alerts keep the workflow that they had", "correct what the message names; alerts without a workflow have the default one";
     ObjectRefused: Ready = False, Stalled, "the API server refuses an object of the pipeline", "do what the API server's message asks for";
     ForeignObject: Ready = False, Stalled, "an object of that name exists and is not the pipeline's", "delete that object, or create the pipeline under another name";
     Settled: Reconciling = False, Fine, "nothing is left to do for this spec", "";
@@ -139,6 +140,7 @@ reasons! {
     NotStalled: Stalled = False, Fine, "no one needs to do anything", "";
     Connected: NatsReady = True, Fine, "NATS answers and the pipeline's own streams are there", "";
     ServerOutdated: NatsReady = True, Warning, "NATS works, but its version has known faults", "upgrade the NATS servers to 2.14.4 or newer";
+    StatesOrphaned: NatsReady = True, Warning, "alerts stand in states that the workflow does not have", "put the states that the message names back into spec.alerts.workflow, or archive these alerts";
     NatsUnavailable: NatsReady = False, Waiting, "NATS does not answer", "ends by itself when NATS answers; check spec.nats.urls and spec.nats.tls if it should";
     NatsRefused: NatsReady = False, Stalled, "NATS refuses the credentials", "put credentials that NATS accepts into the Secret, and allow what the message names";
     ServerTooOld: NatsReady = False, Stalled, "a NATS server lacks what exact positions need", "upgrade the NATS servers to 2.14 or newer";
@@ -210,9 +212,9 @@ reasons! {
     Suspending: Suspended = False, Waiting, "the worker is being stopped", "ends by itself when its pod is gone; a pod on a node that is off goes when the node is tainted with node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
     Suspended: Suspended = True, Warning, "spec.suspend is set, and no worker is left", "set spec.suspend: false";
     NoDeadLetters: DeadLettersClear = True, Fine, "no event is parked", "";
-    EventsParked: DeadLettersClear = False, Warning, "events could not be applied and are parked", "read them from the dead-letter stream, correct their producer, and purge them";
+    EventsParked: DeadLettersClear = False, Warning, "events could not be applied and are parked", "read them with kubectl lookback dlq list, correct their producer, and redrive or discard them";
     DeadLettersFull: DeadLettersClear = False, Stalled, "the dead-letter stream has no room; the worker waits and loses nothing", "raise spec.deadLetters.maxBytes, or purge dead letters that are done with";
-    DeadLettersUnknown: DeadLettersClear = Unknown, Fine, "the dead-letter stream was not looked at", "";
+    DeadLettersUnknown: DeadLettersClear = Unknown, Fine, "the dead letters were not counted", "";
     EventsRetained: RetentionSafe = True, Fine, "the source stream keeps what is not read yet", "";
     EventsExpired: RetentionSafe = False, Warning, "events left the source stream before they were read", "annotate the pipeline with lookback.dev/acknowledge=<last sequence of the range>";
     RetentionLow: RetentionSafe = False, Warning, "events leave the source stream soon, and the worker has not read them", "give the worker more CPU, or set spec.suspend: false if it is suspended, or raise the limits of the source stream";

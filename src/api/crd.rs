@@ -165,7 +165,6 @@ mod tests {
         let mut paths = Vec::new();
         walk("", &schema(), &mut |path, _| paths.push(path.to_owned()));
         for later in [
-            ".spec.alerts.workflow",
             ".spec.nats.nkeySecretRef",
             ".spec.nats.tokenSecretRef",
             ".spec.nats.tls.clientCertSecretRef",

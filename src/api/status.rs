@@ -6,9 +6,13 @@
     reason = "kube's derive copies these types into functions"
 )]
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use kube::KubeSchema;
+use lookback_protocol::deadletter::{DISCARDED, PARKED, REDRIVEN, REDRIVING};
 use lookback_protocol::replay::record::{Finished, Record, Retired};
+use lookback_protocol::workflow::MAX_STATES;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_PROBLEMS: usize = 20;
 /// Characters of a message at most; what is longer is cut.
 pub const MAX_MESSAGE: usize = 2048;
+/// States whose alerts are counted: those of the largest workflow, and the archive.
+pub const MAX_COUNTED: usize = MAX_STATES + 1;
 
 /// What the operator observed last.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -58,10 +64,10 @@ pub struct DetectionPipelineStatus {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub partitions: Vec<PartitionStatus>,
-    /// The alerts stream.
+    /// The alerts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alerts: Option<AlertsStatus>,
-    /// The dead-letter stream.
+    /// The dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<DeadLettersStatus>,
 }
@@ -200,24 +206,56 @@ pub struct PartitionStatus {
     pub observed_time: Option<Time>,
 }
 
-/// The alerts stream.
+/// The alerts.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AlertsStatus {
-    /// Alerts in the stream.
+    /// Alerts in the stream, in any state but archived.
     pub stored: i64,
+    /// Alerts in each state of the workflow, and in states that it no longer has.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = MAX_COUNTED, "additionalProperties" = {"type": "integer", "format": "int64"}))]
+    pub by_state: BTreeMap<String, i64>,
     /// Alerts stored for the first time since the state file was made.
     pub new: i64,
     /// Alerts that were in the store already when they were found again.
     pub known: i64,
 }
 
-/// The dead-letter stream.
+/// The dead letters.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeadLettersStatus {
-    /// Messages in the stream; an event in parts counts once a part.
+    /// Events that could not be applied, and of which nobody has decided anything.
     pub parked: i64,
+    /// Events that are being sent once more; one that stays here waits for its redrive to be repeated.
+    pub redriving: i64,
+    /// Events that were sent once more.
+    pub redriven: i64,
+    /// Events that were let go.
+    pub discarded: i64,
+}
+
+impl DeadLettersStatus {
+    /// As in the status, by state.
+    #[must_use]
+    pub fn by_state(&self) -> BTreeMap<String, i64> {
+        let Self {
+            parked,
+            redriving,
+            redriven,
+            discarded,
+        } = *self;
+        let counts = [
+            (PARKED, parked),
+            (REDRIVING, redriving),
+            (REDRIVEN, redriven),
+            (DISCARDED, discarded),
+        ];
+        counts
+            .map(|(state, count)| (state.to_owned(), count))
+            .into()
+    }
 }
 
 /// A time with its schema.

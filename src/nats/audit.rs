@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use lookback_protocol::audit::{AuditKind, AuditRecord};
 use lookback_protocol::names::{AUDIT_STREAM, PipelineKey};
 
-use super::api::{Code, StoredMessage, unavailable};
+use super::api::{ApiError, Code, Copied, StoredMessage, unavailable};
 use super::connect::Nats;
 use super::entries::{Cursor, MAX_PAGE, Page, ReadError};
 use super::outbox::expecting;
@@ -166,30 +166,60 @@ pub async fn page(
         Some(kind) => key.audit_subject(kind, "*"),
         None => key.every_audit_subject(),
     };
+    let failed = |source| ReadError::Api {
+        operation: "list",
+        object: format!("the audit of {key}"),
+        source,
+    };
+    let limit = limit.clamp(1, MAX_PAGE);
     let mut items = Vec::new();
-    let mut next = from.0.max(1);
-    while items.len() < limit.clamp(1, MAX_PAGE) {
-        let found = match nats.next_of_subject(AUDIT_STREAM, next, &subjects).await {
-            Ok(found) => found,
-            Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
-            Err(source) => {
-                return Err(ReadError::Api {
-                    operation: "list",
-                    object: format!("the audit of {key}"),
-                    source,
-                });
-            }
-        };
-        let Some(message) = found else {
-            return Ok(Page { items, next: None });
-        };
-        next = message.sequence + 1;
-        items.push(stored(message));
+    let mut at = from.0.max(1);
+    let mut more = true;
+    while more && items.len() < limit {
+        let wanted = limit - items.len();
+        let (messages, pending) = next(nats, at, &subjects, wanted).await.map_err(failed)?;
+        if let Some(last) = messages.last() {
+            at = last.sequence + 1;
+        }
+        more = pending;
+        items.extend(messages.into_iter().map(stored));
     }
     Ok(Page {
         items,
-        next: Some(Cursor(next)),
+        next: more.then_some(Cursor(at)),
     })
+}
+
+/// Some messages from `at` on, and whether there are more. Any copy of the stream may give them: one
+/// that is behind lacks only what is last, so that there is nothing more is what the leader says.
+async fn next(
+    nats: &Nats,
+    at: u64,
+    subjects: &str,
+    wanted: usize,
+) -> Result<(Vec<StoredMessage>, bool), ApiError> {
+    let copied = match nats
+        .copies_of_next(AUDIT_STREAM, at, subjects, wanted)
+        .await
+    {
+        Err(ApiError::NoCopies) => Copied::default(),
+        copied => copied?,
+    };
+    if copied.pending > 0 {
+        return Ok((copied.messages, true));
+    }
+    let behind = copied.messages.last().map_or(at, |last| last.sequence + 1);
+    let following = match nats.next_of_subject(AUDIT_STREAM, behind, subjects).await {
+        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
+        following => following?,
+    };
+    let more = following.is_some();
+    let room = wanted.saturating_sub(copied.messages.len());
+    let messages = copied
+        .messages
+        .into_iter()
+        .chain(following.into_iter().take(room));
+    Ok((messages.collect(), more))
 }
 
 fn stored(message: StoredMessage) -> StoredRecord {

@@ -17,7 +17,7 @@ use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use lookback_protocol::names::PipelineKey;
+use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::replay::machine::Limits;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
@@ -25,11 +25,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::api::DetectionPipeline;
+use crate::nats::connect::Nats;
 use crate::operator::Pace;
+use crate::operator::audit::{Auditor, Author};
 use crate::operator::backoff::Backoffs;
 use crate::operator::lease::Leadership;
 use crate::operator::metrics::OperatorMetrics;
 use crate::operator::nats_pool::NatsPool;
+use crate::operator::pipeline::dereference::Tallies;
 use crate::operator::pipeline::facts::Settings;
 use crate::operator::pipeline::validate::Compiler;
 use crate::operator::pipeline::{self, Error};
@@ -58,10 +61,33 @@ pub struct Context {
     pub leadership: Leadership,
     /// Connections.
     pub nats: NatsPool,
+    /// How many alerts and dead letters there were.
+    pub tallies: Tallies,
+    /// What the operator did, for people who ask years later.
+    pub auditor: Auditor,
     /// Rule sets compiled already.
     pub compiler: Arc<Compiler>,
     /// Failures in a row.
     pub backoffs: Backoffs<ObjectRef<Guarded>>,
+}
+
+impl Context {
+    /// Who records what is done for `owner`.
+    #[must_use]
+    pub fn author<'a>(&'a self, nats: &'a Nats, owner: &'a Owner) -> Author<'a> {
+        Author {
+            nats,
+            owner,
+            instance: self.reporter.instance(),
+        }
+    }
+
+    /// Keeps nothing more of a pipeline that is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        self.metrics.forget(namespace, name);
+        self.tallies.forget(namespace, name);
+        self.auditor.forget(namespace, name);
+    }
 }
 
 /// Which pipelines, and how many at the same time.
@@ -170,7 +196,7 @@ fn settle(
         Err(controller::Error::ObjectNotFound(object)) => {
             debug!(%object, "Gone");
             let namespace = object.namespace.as_deref().unwrap_or_default();
-            context.metrics.forget(namespace, &object.name);
+            context.forget(namespace, &object.name);
             context.backoffs.forget(&object.into_kind_unchecked(()));
         }
         Err(controller::Error::ReconcilerFailed(..)) => {}

@@ -1,6 +1,8 @@
 //! The operator's metrics.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lookback_protocol::names::PipelineKey;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -21,7 +23,14 @@ pub struct OperatorMetrics {
     pub leader: Gauge,
     horizon: Family<Pipeline, Gauge<f64, AtomicU64>>,
     above_horizon: Family<Pipeline, Gauge>,
+    alerts: Family<State, Gauge>,
+    dead_letters: Family<State, Gauge>,
+    /// The states that are shown, so that they can be taken away.
+    shown: Arc<Mutex<BTreeSet<State>>>,
 }
+
+/// How many alerts or dead letters there are in each state.
+type ByState = BTreeMap<String, i64>;
 
 /// How far back the source stream of a pipeline goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +46,13 @@ pub struct Horizon {
 struct Pipeline {
     namespace: String,
     name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct State {
+    namespace: String,
+    name: String,
+    state: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +77,13 @@ impl OperatorMetrics {
             Unit::Other("events".to_owned()),
             Family::clone(&above_horizon),
         );
+        let (alerts, dead_letters) = (Family::default(), Family::default());
+        pipelines.register("alerts", "Alerts by state", Family::clone(&alerts));
+        pipelines.register(
+            "dead_letters",
+            "Dead letters by state",
+            Family::clone(&dead_letters),
+        );
         let registry = registry.sub_registry_with_prefix("operator");
         let buckets = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
         let metrics = Self {
@@ -69,6 +92,9 @@ impl OperatorMetrics {
             leader: Gauge::default(),
             horizon,
             above_horizon,
+            alerts,
+            dead_letters,
+            shown: Arc::default(),
         };
         registry.register_with_unit(
             "reconcile",
@@ -94,10 +120,27 @@ impl OperatorMetrics {
         self.results.get_or_create(&Outcome { result }).inc();
     }
 
+    /// Shows how many alerts and dead letters a pipeline has, and of no state beside these.
+    pub fn show_counts(&self, key: &PipelineKey, alerts: &ByState, dead_letters: &ByState) {
+        self.forget_counts(key.namespace(), key.name());
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for (family, counts) in [(&self.alerts, alerts), (&self.dead_letters, dead_letters)] {
+            for (state, count) in counts {
+                let state = State {
+                    namespace: key.namespace().to_owned(),
+                    name: key.name().to_owned(),
+                    state: state.clone(),
+                };
+                family.get_or_create(&state).set(*count);
+                shown.insert(state);
+            }
+        }
+    }
+
     /// Shows the horizon of a pipeline, or nothing while it is not known.
     pub fn show(&self, key: &PipelineKey, horizon: Option<Horizon>) {
         let Some(Horizon { seconds, above }) = horizon else {
-            return self.forget(key.namespace(), key.name());
+            return self.forget_horizon(key.namespace(), key.name());
         };
         let pipeline = Pipeline::new(key.namespace(), key.name());
         self.horizon.get_or_create(&pipeline).set(seconds);
@@ -110,9 +153,26 @@ impl OperatorMetrics {
 
     /// Shows nothing more of a pipeline.
     pub fn forget(&self, namespace: &str, name: &str) {
+        self.forget_horizon(namespace, name);
+        self.forget_counts(namespace, name);
+    }
+
+    fn forget_horizon(&self, namespace: &str, name: &str) {
         let pipeline = Pipeline::new(namespace, name);
         self.horizon.remove(&pipeline);
         self.above_horizon.remove(&pipeline);
+    }
+
+    fn forget_counts(&self, namespace: &str, name: &str) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.retain(|state| {
+            let gone = (&*state.namespace, &*state.name) == (namespace, name);
+            if gone {
+                self.alerts.remove(state);
+                self.dead_letters.remove(state);
+            }
+            !gone
+        });
     }
 }
 
@@ -168,6 +228,29 @@ mod tests {
             !metrics::encode(&registry).contains(labels),
             "it is still shown"
         );
+    }
+
+    #[test]
+    fn counts_are_shown_by_state_and_a_state_that_is_gone_is_not() {
+        let mut registry = metrics::registry();
+        let metrics = OperatorMetrics::register(&mut registry);
+        let key = PipelineKey::new("detections", "edr").unwrap();
+        let by = |states: &[(&str, i64)]| -> ByState {
+            let states = states.iter();
+            states.map(|(state, n)| ((*state).to_owned(), *n)).collect()
+        };
+        let letters = by(&[("parked", 2)]);
+        metrics.show_counts(&key, &by(&[("new", 3), ("waiting", 1)]), &letters);
+        metrics.show_counts(&key, &by(&[("new", 4)]), &letters);
+        let page = metrics::encode(&registry);
+        let labels = "{namespace=\"detections\",name=\"edr\",state=";
+        let alerts = format!("lookback_pipeline_alerts{labels}\"new\"}} 4");
+        let parked = format!("lookback_pipeline_dead_letters{labels}\"parked\"}} 2");
+        assert!(page.contains(&alerts) && page.contains(&parked), "{page}");
+        assert!(!page.contains("waiting"), "{page}");
+        metrics.forget("detections", "edr");
+        let page = metrics::encode(&registry);
+        assert!(!page.contains(labels), "{page}");
     }
 
     /// The line of a sample without its value.

@@ -9,6 +9,7 @@
 //! - [`build`] makes every object from it.
 //! - [`apply`] brings JetStream and the API server to them.
 //! - [`status`] says what came of it.
+//! - `acts`: what of all this the audit has. Pure.
 //! - `write` puts status, finalizers and Events onto the pipeline itself.
 //! - [`cleanup`] is the other end: what a deleted pipeline leaves in NATS.
 
@@ -22,6 +23,7 @@ pub mod replay;
 pub mod status;
 pub mod validate;
 
+mod acts;
 mod finalizer;
 mod notices;
 #[cfg(test)]
@@ -42,7 +44,7 @@ use lookback_protocol::replay::machine::Workers;
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::api::DetectionPipeline;
-use crate::api::status::Phase;
+use crate::api::status::{DeadLettersStatus, Phase};
 use crate::operator::controller::Context;
 use crate::operator::pipeline::build::names;
 use crate::operator::pipeline::cleanup::Progress;
@@ -182,6 +184,11 @@ async fn advance(
         cluster: context.settings.cluster.clone(),
         pipeline: key.clone(),
     };
+    if let Some(nats) = &found.nats {
+        let author = context.author(nats, &owner);
+        let standing = acts::standing(&found.pipeline, &found.facts);
+        context.auditor.keep(author, standing).await;
+    }
     let Decided { decision, problem } = replay::decide(&found, &chosen, &owner, context).await;
     let mut outside = Outside {
         found: &found,
@@ -212,6 +219,13 @@ async fn advance(
     };
     let status = status::status(&observation);
     context.metrics.show(key, status::horizon(&observation));
+    let alerts = status.alerts.clone().unwrap_or_default().by_state;
+    let letters = status
+        .dead_letters
+        .as_ref()
+        .map(DeadLettersStatus::by_state);
+    let letters = letters.unwrap_or_default();
+    context.metrics.show_counts(key, &alerts, &letters);
     let pace = &context.pace;
     let wait = match status.phase {
         Some(Phase::Running) => pace.resync,
@@ -238,7 +252,7 @@ async fn end(
     key: &PipelineKey,
     context: &Context,
 ) -> Result<Action, Error> {
-    context.metrics.forget(key.namespace(), key.name());
+    context.forget(key.namespace(), key.name());
     let Some(finalizers) = finalizer::without(pipeline) else {
         return Ok(Action::await_change());
     };

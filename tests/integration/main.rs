@@ -14,6 +14,7 @@ mod operator_fixture;
 mod operator_lifecycle;
 mod operator_pipeline;
 mod operator_role;
+mod operator_stores;
 mod operator_story;
 mod operator_suspend;
 mod process_fixture;

@@ -7,10 +7,11 @@ use lookback::nats::audit::{self, AuditError, Claim};
 use lookback::nats::connect::Nats;
 use lookback::nats::desired::DesiredStream;
 use lookback::nats::ensure::Ensured;
+use lookback::nats::entries::Cursor;
 use lookback::nats::streams;
 use lookback_dev::support::{NatsCluster, TcpProxy, eventually};
-use lookback_protocol::audit::{Act, AuditRecord, ReplayClaim, VERSION};
-use lookback_protocol::names::Owner;
+use lookback_protocol::audit::{Act, AuditKind, AuditRecord, OperatorAct, ReplayClaim, VERSION};
+use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::Epoch;
 use lookback_protocol::replay::request::RequestId;
 use serde_json::{Value, json};
@@ -34,6 +35,38 @@ fn record(id: &str, by: &str) -> Result<AuditRecord> {
         time: Timestamp::UNIX_EPOCH,
         details: json!({}),
     })
+}
+
+/// An act of the operator.
+fn act(act_key: &str, message: &str) -> AuditRecord {
+    AuditRecord {
+        v: VERSION,
+        act: Act::Operator(OperatorAct {
+            key: act_key.to_owned(),
+            reason: "ReplayCompleted".to_owned(),
+            message: message.to_owned(),
+        }),
+        owner: Owner {
+            cluster: "cluster".to_owned(),
+            pipeline: key(),
+        },
+        by: "one".to_owned(),
+        time: Timestamp::UNIX_EPOCH,
+        details: json!({}),
+    }
+}
+
+/// The keys of the acts on a page, and where the next begins.
+async fn keys(
+    nats: &Nats,
+    kind: Option<AuditKind>,
+    from: Cursor,
+    limit: usize,
+) -> Result<(Vec<String>, Option<Cursor>)> {
+    let page = audit::page(nats, &key(), kind, from, limit).await?;
+    let records = page.items.into_iter().map(|item| item.record);
+    let keys = records.map(|record| Ok(record.map_err(anyhow::Error::msg)?.act.key()));
+    Ok((keys.collect::<Result<_>>()?, page.next))
 }
 
 fn found(claim: Claim) -> Result<AuditRecord> {
@@ -218,6 +251,136 @@ async fn of_sixteen_claims_on_three_replicas_one_wins_each_round() -> Result<()>
             let stands = audit::read(node, &audit::subject(won)).await?;
             assert_eq!(stands.as_ref(), Some(won));
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_act_that_is_recorded_again_is_recorded_once() -> Result<()> {
+    let fixture = audit().await?;
+    audit::record(&fixture.nats, &act("a", "before the crash")).await?;
+    let mut again = act("a", "before the crash");
+    again.by = "another".to_owned();
+    again.time = Timestamp::now();
+    audit::record(&fixture.nats, &again).await?;
+    let page = audit::page(&fixture.nats, &key(), None, Cursor(0), 10).await?;
+    let records: Vec<_> = page.items.into_iter().map(|item| item.record).collect();
+    assert_eq!(records, [Ok(act("a", "before the crash"))]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_act_under_the_same_key_is_named_and_nothing_is_overwritten() -> Result<()> {
+    let fixture = audit().await?;
+    audit::record(&fixture.nats, &act("a", "the first")).await?;
+    let refused = audit::record(&fixture.nats, &act("a", "the second")).await;
+    let Err(AuditError::Taken { subject, by, .. }) = refused else {
+        anyhow::bail!("{refused:?}");
+    };
+    assert_eq!(subject, "lookback.audit.prod.edr.operator.a");
+    assert_eq!(by, "one");
+    let stands = audit::read(&fixture.nats, &subject).await?;
+    assert_eq!(stands, Some(act("a", "the first")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_audit_of_a_pipeline_is_listed_by_kind_or_whole_with_the_oldest_first() -> Result<()> {
+    let fixture = audit().await?;
+    let mut neighbour = act("b", "of another pipeline");
+    neighbour.owner.pipeline = PipelineKey::new("prod", "edr2")?;
+    for record in [
+        record("r2", "one")?,
+        act("z", "first"),
+        neighbour,
+        act("a", "last"),
+        record("r1", "one")?,
+    ] {
+        audit::record(&fixture.nats, &record).await?;
+    }
+    let nats = &fixture.nats;
+    let (all, next) = keys(nats, None, Cursor(0), 10).await?;
+    assert_eq!(all, ["r2", "z", "a", "r1"]);
+    assert_eq!(next, None);
+    let (acts, _) = keys(nats, Some(AuditKind::Operator), Cursor(0), 10).await?;
+    assert_eq!(acts, ["z", "a"]);
+    let (none, _) = keys(nats, Some(AuditKind::Archive), Cursor(0), 10).await?;
+    assert_eq!(none, [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn pages_go_on_where_the_last_one_ended_and_leave_no_consumer() -> Result<()> {
+    let fixture = audit().await?;
+    for n in 0..7 {
+        audit::record(&fixture.nats, &act(&n.to_string(), "one of seven")).await?;
+    }
+    let mut seen = Vec::new();
+    let mut from = Some(Cursor(0));
+    while let Some(at) = from {
+        let (keys, next) = keys(&fixture.nats, None, at, 3).await?;
+        assert!(keys.len() <= 3, "{keys:?}");
+        seen.extend(keys);
+        from = next;
+    }
+    assert_eq!(seen, ["0", "1", "2", "3", "4", "5", "6"]);
+    let mut stream = fixture.js.get_stream("LOOKBACK_AUDIT").await?;
+    assert_eq!(stream.info().await?.state.consumer_count, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_version_is_named_and_does_not_end_the_list() -> Result<()> {
+    let fixture = audit().await?;
+    audit::record(&fixture.nats, &act("a", "before")).await?;
+    let subject = key().audit_subject(AuditKind::Operator, "newer");
+    let newer = json!({ "v": 2 }).to_string();
+    fixture
+        .js
+        .publish(subject.clone(), newer.into())
+        .await?
+        .await?;
+    audit::record(&fixture.nats, &act("b", "after")).await?;
+    let page = audit::page(&fixture.nats, &key(), None, Cursor(0), 10).await?;
+    let [before, newer, after] = page.items.as_slice() else {
+        anyhow::bail!("{page:?}");
+    };
+    assert_eq!(before.record, Ok(act("a", "before")));
+    assert_eq!((newer.sequence, &newer.subject), (2, &subject));
+    let why = newer.record.as_ref().err().context("it was read")?;
+    assert!(why.contains("version"), "{why}");
+    assert_eq!(after.record, Ok(act("b", "after")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn before_the_first_pipeline_of_an_account_the_audit_is_empty() -> Result<()> {
+    let fixture = Fixture::bare().await?;
+    let (none, next) = keys(&fixture.nats, None, Cursor(0), 10).await?;
+    assert_eq!((none.len(), next), (0, None));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_recorded_is_listed_at_once_from_every_server_of_a_cluster() -> Result<()> {
+    let cluster = NatsCluster::start().await?;
+    let mut nodes: Vec<Nats> = Vec::new();
+    for url in cluster.urls() {
+        nodes.push(connect(url).await?);
+    }
+    streams::ensure_shared(&nodes[0], &DesiredStream::audit(3)).await?;
+    for node in &nodes {
+        eventually(SOON, "each node knows the stream", async || {
+            audit::record(node, &act("warm-up", "anyone")).await?;
+            Ok(())
+        })
+        .await?;
+    }
+    for n in 1..=60 {
+        let writer = &nodes[n % 3];
+        audit::record(writer, &act(&n.to_string(), "one of sixty")).await?;
+        let (keys, _) = keys(&nodes[(n + 1) % 3], None, Cursor(0), 100).await?;
+        assert_eq!(keys.len(), n + 1, "{keys:?}");
     }
     Ok(())
 }

@@ -14,7 +14,11 @@ use lookback::nats::streams;
 use lookback_dev::support::eventually;
 use serde_json::{Value, json};
 
+use lookback_dev::compare::stored_alerts;
+use lookback_protocol::workflow::To;
+
 use crate::nats_fixture::{Fixture, OWNER, SOON, key};
+use crate::store_fixture::{StoreFixture, ask, to};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -345,5 +349,23 @@ async fn s13_what_cannot_be_repaired_in_place_is_said_and_never_deleted() -> Res
         );
         assert_eq!(held(&fixture, &stream).await?, 1, "{stream}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_compared_with_the_oracle_is_each_alert_once_in_whatever_state_it_is() -> Result<()>
+{
+    let fixture = StoreFixture::r1().await?;
+    let ids = fixture.create(1..7).await?;
+    fixture.alerts.step(&ids[0], None, &to("triage")).await?;
+    fixture.alerts.step(&ids[1], None, &to("triage")).await?;
+    fixture.alerts.step(&ids[1], None, &to("closed")).await?;
+    fixture
+        .alerts
+        .step(&ids[2], None, &ask(To::Archive))
+        .await?;
+    let stored = stored_alerts(&fixture.js, &key()).await?;
+    let once = ids.into_iter().map(|id| (id, 1)).collect();
+    assert_eq!(stored, once);
     Ok(())
 }

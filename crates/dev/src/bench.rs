@@ -10,6 +10,7 @@
 //! - `worker`: the real program, from its start to the last event.
 //! - `process`, `page`: what the kernel and the worker's metrics say of it.
 //! - `report`: the tables.
+//! - [`store`]: a bench of its own, of what people and the worker ask of the store.
 
 mod evaluator;
 mod input;
@@ -17,6 +18,7 @@ mod page;
 mod process;
 mod report;
 mod stage;
+pub mod store;
 mod worker;
 
 use std::path::PathBuf;

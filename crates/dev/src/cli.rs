@@ -21,6 +21,7 @@ use lookback_protocol::names::PipelineKey;
 use lookback_protocol::position::StreamSeq;
 use serde::de::DeserializeOwned;
 
+use crate::bench::store::{self, StoreArgs};
 use crate::bench::{self, BenchArgs};
 use crate::compare::{Comparison, stored_alerts, stored_dead_letters};
 use crate::events::{Plan, generate};
@@ -50,6 +51,8 @@ enum Command {
     Compare(CompareArgs),
     /// Measure the worker over JetStream beside the evaluator alone, and print Markdown tables.
     Bench(BenchArgs),
+    /// Measure the store's operations beside raw ones, and print Markdown tables.
+    BenchStore(StoreArgs),
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +166,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Wait(args) => wait(&args).await,
         Command::Compare(args) => compare(&args).await,
         Command::Bench(args) => measure(&args).await,
+        Command::BenchStore(args) => measure_store(&args).await,
     }
 }
 
@@ -284,6 +288,12 @@ async fn measure(args: &BenchArgs) -> Result<ExitCode> {
     let (report, exact) = bench::run(args, |step| println!("bench: {step}")).await?;
     println!("\n{report}");
     Ok(verdict(exact))
+}
+
+async fn measure_store(args: &StoreArgs) -> Result<ExitCode> {
+    let report = store::run(args, |step| println!("bench: {step}")).await?;
+    println!("{report}");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn verdict(exact: bool) -> ExitCode {

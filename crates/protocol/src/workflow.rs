@@ -213,3 +213,6 @@ impl Default for Workflow {
         Self::new(WorkflowSpec::default()).expect("the default workflow is sound; a test says so")
     }
 }
+
+#[cfg(test)]
+mod tests;

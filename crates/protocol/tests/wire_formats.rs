@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use lookback_protocol::alert::{
     self, AlertRecord, EventRef, HistoryEntry, ReplayMark, RuleKind, RuleRef, Window,
 };
-use lookback_protocol::audit::{self, Act, AuditRecord, ReplayClaim};
+use lookback_protocol::audit::{
+    self, Act, AlertAct, Archived, AuditRecord, DeadLetterAct, OperatorAct, PastStep, ReplayClaim,
+};
 use lookback_protocol::checkpoint::{
     self, AppliedRequest, Checkpoint, Counters, Gap, Hold, HoldReason, Phase, RequestOutcome,
     RequestProgress,
@@ -35,6 +37,7 @@ use lookback_protocol::replay::request::{
 };
 use lookback_protocol::replay::restore::Reason as RestoreReason;
 use lookback_protocol::termination::{ExitReason, TerminationMessage};
+use lookback_protocol::workflow::{Ask, Definition, To, Workflow, WorkflowSpec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -427,6 +430,90 @@ fn detection_alert() -> AlertRecord {
     alert
 }
 
+fn ask(to: To) -> Ask {
+    Ask {
+        to,
+        by: "user/alice".to_owned(),
+        reason: "checking".to_owned(),
+        metadata: BTreeMap::from([("ticket".to_owned(), Some("INC-1".to_owned()))]),
+        op_id: "0198c0de-0000-7000-8000-000000000001".to_owned(),
+        time: time("2026-02-03T05:00:00Z"),
+    }
+}
+
+/// Its history is full: the oldest of 66 steps is in the audit.
+fn moved_alert() -> (AlertRecord, PastStep) {
+    let mut alert = detection_alert();
+    alert.earlier = 1;
+    for prev_seq in 101..164 {
+        alert.history.push(HistoryEntry {
+            transition: "update".to_owned(),
+            from: Some(alert::NEW.to_owned()),
+            prev_seq,
+            ..alert.history[0].clone()
+        });
+    }
+    let mut step = Workflow::default()
+        .step(&alert, 164, &ask(To::State("triage".to_owned())))
+        .unwrap();
+    // Sixty entries say no more than one.
+    step.record.history.drain(1..62);
+    (step.record, step.overflow.remove(0))
+}
+
+fn guarded_definition() -> Definition {
+    let mut spec = WorkflowSpec::default();
+    spec.transitions[2].guard = Some("has(alert.metadata.verdict)".to_owned());
+    Definition::new(owner(), &Workflow::new(spec).unwrap())
+}
+
+/// One of each kind beside a replay.
+fn acts() -> [(&'static str, Act); 5] {
+    let (alert, past) = moved_alert();
+    let archived = Workflow::default().step(&alert, 165, &ask(To::Archive));
+    let op_id = || "0198c0de-0000-7000-8000-000000000001".to_owned();
+    [
+        (
+            "audit-alert.json",
+            Act::Alert(AlertAct {
+                alert: alert.id.clone(),
+                op_id: op_id(),
+                transition: "triage".to_owned(),
+                from: alert::NEW.to_owned(),
+                to: "triage".to_owned(),
+                reason: "checking".to_owned(),
+                sequence: 165,
+            }),
+        ),
+        (
+            "audit-archive.json",
+            Act::Archive(Archived {
+                alert: Box::new(archived.unwrap().record),
+            }),
+        ),
+        ("audit-history.json", Act::History(past)),
+        (
+            "audit-dead-letter.json",
+            Act::DeadLetter(DeadLetterAct {
+                letter: "3-48213-0a1b2c3d".to_owned(),
+                op_id: op_id(),
+                from: "redriving".to_owned(),
+                to: "redriven".to_owned(),
+                reason: "the parser is fixed".to_owned(),
+                redriven: Some(50_000),
+            }),
+        ),
+        (
+            "audit-operator.json",
+            Act::Operator(OperatorAct {
+                key: "repaired-0a1b2c3d".to_owned(),
+                reason: "Repaired".to_owned(),
+                message: "stream LB_prod_edr_ALERTS is set back in max_bytes".to_owned(),
+            }),
+        ),
+    ]
+}
+
 fn replay_claim() -> ReplayClaim {
     ReplayClaim {
         request_id: RequestId::new("h-0123456789ab").unwrap(),
@@ -522,11 +609,30 @@ fn the_alert_record_is_pinned() {
     assert_pinned("alert-correlation.json", &correlation_alert());
     assert_pinned("alert-detection.json", &detection_alert());
     assert_pinned("alert-replayed.json", &replayed_alert());
+    assert_pinned("alert-moved.json", &moved_alert().0);
 }
 
 #[test]
 fn the_audit_record_is_pinned() {
     assert_pinned("audit-replay.json", &audit_record());
+}
+
+#[test]
+fn what_people_and_the_operator_did_is_pinned() {
+    for (file, act) in acts() {
+        let record = AuditRecord {
+            act,
+            by: "user/alice".to_owned(),
+            details: serde_json::Value::Null,
+            ..audit_record()
+        };
+        assert_pinned(file, &record);
+    }
+}
+
+#[test]
+fn the_definition_of_a_workflow_is_pinned() {
+    assert_pinned("definition.json", &guarded_definition());
 }
 
 #[test]
@@ -749,6 +855,7 @@ fn another_version_is_refused_by_name() {
     assert_refuses_version_2(&checkpoint());
     assert_refuses_version_2(&correlation_alert());
     assert_refuses_version_2(&audit_record());
+    assert_refuses_version_2(&guarded_definition());
     assert_refuses_version_2(&termination_message());
 }
 

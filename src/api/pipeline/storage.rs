@@ -1,6 +1,7 @@
 //! What a spec may say about the volume and the pipeline's own streams.
 
 use kube::KubeSchema;
+use lookback_protocol::workflow::WorkflowSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,14 @@ pub struct AlertsSpec {
     /// dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Bytes>,
+    /// The states of an alert and the steps between them; when absent, new alerts go to triage, from
+    /// there to escalated or closed, and back. Another workflow moves no alert.
+    #[x_kube(
+        validation = Rule::new("!self.states.exists(s, s in ['new', 'archived', 'left'])").message("the states new, archived and left are built in: leave them out of alerts.workflow.states"),
+        validation = Rule::new("!self.transitions.exists(t, t.id in ['create', 'update', 'archive'])").message("the transitions create, update and archive are built in: give those of alerts.workflow another id"),
+    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<WorkflowSpec>,
 }
 
 /// The stream that takes events that cannot be applied.

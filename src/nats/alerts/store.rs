@@ -158,7 +158,15 @@ impl AlertStore {
     pub async fn counts(&self) -> Result<BTreeMap<String, u64>, ReadError> {
         let workflow = self.workflow().await?;
         let states: Vec<_> = workflow.states().collect();
-        self.entries.counts(&states).await
+        self.counts_of(&states).await
+    }
+
+    /// How many alerts there are in each of `states`, whether the workflow has them or not.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn counts_of(&self, states: &[&str]) -> Result<BTreeMap<String, u64>, ReadError> {
+        self.entries.counts(states).await
     }
 
     /// The workflow, as the operator wrote it into NATS; the default when there is none yet.

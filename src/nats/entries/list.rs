@@ -212,8 +212,12 @@ impl Entries {
         &self,
         subjects: &[String],
     ) -> Result<Vec<(String, Newest)>, ReadError> {
-        let found: Vec<_> = stream::iter(subjects)
+        // Not `map` of the stream: then the compiler cannot tell that this may move between threads.
+        let gets: Vec<_> = subjects
+            .iter()
             .map(|subject| self.nats.last_of_subject(&self.stream, subject))
+            .collect();
+        let found: Vec<_> = stream::iter(gets)
             .buffer_unordered(LEADER_GETS)
             .try_collect()
             .await

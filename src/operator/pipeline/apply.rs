@@ -84,6 +84,7 @@ pub async fn apply(
     // Without `..`: a new object fails to compile here instead of silently never being applied.
     let Desired {
         streams,
+        workflow,
         consumer,
         service_account,
         network_policy,
@@ -101,8 +102,13 @@ pub async fn apply(
         write::events(&found.pipeline, &reached.notices, context).await;
         problems = reached.problems;
     }
-    // Known before anything of Kubernetes is added to the problems.
+    // Known before anything is added to the problems that a worker can do without.
     let stores_are_there = problems.is_empty();
+    if let (Some(nats), Some(workflow)) = (&found.nats, workflow) {
+        let reached = jetstream::apply_workflow(nats, workflow).await;
+        write::events(&found.pipeline, &reached.notices, context).await;
+        problems.extend(reached.problems);
+    }
 
     lead(key, context)?;
     let client = &context.client;

@@ -16,6 +16,8 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
+use lookback_protocol::names::Owner;
+use lookback_protocol::workflow::Definition;
 
 use crate::api::Bytes;
 use crate::nats::desired::{DesiredConsumer, DesiredStream};
@@ -34,6 +36,8 @@ pub const PARTITION: u32 = 0;
 pub struct Desired {
     /// Where the worker writes.
     pub streams: Streams,
+    /// The steps that alerts can take; `None` leaves those that stand in NATS.
+    pub workflow: Option<DesiredWorkflow>,
     /// Partition 0 of the current epoch.
     pub consumer: DesiredConsumer,
     /// The pods' identity, without a token.
@@ -66,6 +70,15 @@ pub struct Streams {
     pub dead_letters: DesiredStream,
 }
 
+/// The definition by which alerts are moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredWorkflow {
+    /// As it must stand in NATS.
+    pub definition: Definition,
+    /// Whose it may be until now.
+    pub adopt: Option<String>,
+}
+
 /// A claim that must ask for at least a size. One that asks for more is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredVolume {
@@ -91,6 +104,7 @@ pub fn build(pipeline: &ValidatedPipeline) -> Desired {
     };
     Desired {
         streams: streams::build(pipeline),
+        workflow: workflow(pipeline),
         consumer: consumer::build(pipeline),
         service_account: service_account::build(pipeline),
         network_policy: network_policy::build(pipeline),
@@ -100,6 +114,14 @@ pub fn build(pipeline: &ValidatedPipeline) -> Desired {
         stateful_set,
         hold_template: pipeline.turn.hold_template,
     }
+}
+
+fn workflow(pipeline: &ValidatedPipeline) -> Option<DesiredWorkflow> {
+    let workflow = pipeline.workflow.as_ref()?;
+    Some(DesiredWorkflow {
+        definition: Definition::new(pipeline.owner.clone(), workflow),
+        adopt: pipeline.adopt.as_ref().map(Owner::to_string),
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The end of a pipeline with `deletionPolicy: Delete`: first the workers, so that nothing writes any
-//! more, then the consumers of all epochs, streams and checkpoint, each only if its metadata says that it is ours. The
-//! volume goes with the StatefulSet (`volumes`).
+//! more, then the consumers of all epochs, streams, workflow and checkpoint, each only if it says that it
+//! is ours. The volume goes with the StatefulSet (`volumes`).
 //!
 //! A NATS that does not answer must not keep a namespace from going: after the deadline the finalizer
 //! goes anyway, and an Event names what is left.
@@ -20,11 +20,12 @@ use lookback_protocol::position::Epoch;
 use crate::api::DetectionPipeline;
 use crate::nats::connect::Nats;
 use crate::nats::ensure::{Deleted, ObjectError};
-use crate::nats::{checkpoint, consumers, streams};
+use crate::nats::{checkpoint, consumers, definition, streams};
+use crate::operator::audit;
 use crate::operator::controller::Context;
 use crate::operator::lease::NotLeader;
 use crate::operator::pipeline::build::PARTITION;
-use crate::operator::pipeline::{dereference, owned_by};
+use crate::operator::pipeline::{acts, dereference, owned_by};
 use crate::operator::report::Notice;
 use crate::runtime::telemetry::chain;
 
@@ -78,11 +79,20 @@ pub async fn cleanup(
     now: Timestamp,
 ) -> Result<Progress, Error> {
     lead(key, context)?;
+    let owner = Owner {
+        cluster: context.settings.cluster.clone(),
+        pipeline: key.clone(),
+    };
+    let mut connected = None;
     let left = match workers(key, context).await? {
         Some(left) => Some(left),
         None => match dereference::connect(pipeline, key, context).await? {
             Err(sentence) => Some(sentence),
-            Ok(nats) => jetstream(&nats, pipeline, key, context).await?,
+            Ok(nats) => {
+                let left = jetstream(&nats, pipeline, &owner, context).await?;
+                connected = Some(nats);
+                left
+            }
         },
     };
     let deleted = pipeline
@@ -91,12 +101,17 @@ pub async fn cleanup(
         .as_ref()
         .map(|time| time.0);
     let age = deleted.and_then(|deleted| Duration::try_from(now.duration_since(deleted)).ok());
-    Ok(progress(
-        left,
+    let progress = progress(
+        left.clone(),
         age.unwrap_or_default(),
         context.pace.cleanup_deadline,
         key,
-    ))
+    );
+    if let (Progress::Done(_), Some(nats)) = (&progress, &connected) {
+        let told = acts::cleaned_up(pipeline, key, left.as_deref());
+        audit::record(context.author(nats, &owner), told).await;
+    }
+    Ok(progress)
 }
 
 fn progress(
@@ -155,13 +170,10 @@ async fn workers(key: &PipelineKey, context: &Context) -> Result<Option<String>,
 async fn jetstream(
     nats: &Nats,
     pipeline: &DetectionPipeline,
-    key: &PipelineKey,
+    owner: &Owner,
     context: &Context,
 ) -> Result<Option<String>, Error> {
-    let owner = Owner {
-        cluster: context.settings.cluster.clone(),
-        pipeline: key.clone(),
-    };
+    let key = &owner.pipeline;
     let name = owner.to_string();
     let source = &pipeline.spec.source.stream;
     let consumers = match consumers::list(nats, source, key, PARTITION).await {
@@ -182,7 +194,11 @@ async fn jetstream(
         }
     }
     lead(key, context)?;
-    Ok(left(checkpoint::delete(nats, &owner, PARTITION).await))
+    if let Some(left) = left(definition::delete(nats, owner).await) {
+        return Ok(Some(left));
+    }
+    lead(key, context)?;
+    Ok(left(checkpoint::delete(nats, owner, PARTITION).await))
 }
 
 /// What is not ours is not left over.

@@ -2,6 +2,7 @@
 //! handed to the pure steps as plain data. The API server not answering is an error; NATS not
 //! answering is a fact.
 
+mod counts;
 mod nats;
 mod rules;
 mod secrets;
@@ -16,6 +17,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use lookback_protocol::names::PipelineKey;
 use serde::de::DeserializeOwned;
 
+pub use self::counts::Tallies;
 use crate::api::DetectionPipeline;
 use crate::nats::connect::Nats;
 use crate::operator::controller::Context;
@@ -109,7 +111,7 @@ pub async fn dereference(key: &PipelineKey, context: &Context) -> Result<Option<
     let pods = pods(client, key).await?;
     let claims = list::<PersistentVolumeClaim>(client, key).await?;
     let target = secrets.target(&spec.nats, validate::timeouts(spec));
-    let (nats_facts, nats) = nats::read(&context.nats, target.as_ref(), key, &pipeline).await;
+    let (nats_facts, nats) = nats::read(context, target.as_ref(), key, &pipeline).await;
     Ok(Some(Found {
         facts: Dereferenced {
             secrets: secrets.facts(&spec.nats),

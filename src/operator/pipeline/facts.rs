@@ -114,6 +114,10 @@ pub struct ServerFacts {
     pub alerts: Option<StoreFacts>,
     /// The dead-letter stream.
     pub dead_letters: Option<StoreFacts>,
+    /// What is in both, by state.
+    pub counts: Counts,
+    /// Whom streams, consumers and checkpoint of this pipeline's name belong to, as they say.
+    pub owners: BTreeSet<String>,
     /// The consumer of partition 0 and the epoch in the status.
     pub consumer: Option<ConsumerFacts>,
     /// All consumers of partition 0 on the source stream, by the epoch in their names.
@@ -172,10 +176,38 @@ pub enum Retention {
 /// One of the pipeline's own streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreFacts {
-    /// Messages in it.
+    /// Messages in it, marks of what moved on among them.
     pub messages: u64,
     /// Copies.
     pub replicas: u64,
+}
+
+/// How many alerts and dead letters there are in each state. What could not be counted is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// The alerts.
+    pub alerts: Option<AlertCounts>,
+    /// The dead letters, under each of their states.
+    pub dead_letters: Option<BTreeMap<String, u64>>,
+}
+
+/// How many alerts there are in each state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertCounts {
+    /// In each state of the workflow in NATS, and in those that the status shows.
+    pub by_state: BTreeMap<String, u64>,
+    /// The states of that workflow, with the two that every workflow has.
+    pub workflow: BTreeSet<String>,
+}
+
+impl AlertCounts {
+    /// States that hold alerts and are none of the workflow's, with how many.
+    pub fn orphaned(&self) -> impl Iterator<Item = (&str, u64)> {
+        let found = self.by_state.iter();
+        found
+            .filter(|(state, count)| **count > 0 && !self.workflow.contains(*state))
+            .map(|(state, count)| (state.as_str(), *count))
+    }
 }
 
 /// The consumer.

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use lookback_protocol::checkpoint::{Checkpoint, Counters, Phase};
 use lookback_protocol::config::Cursor;
 use lookback_protocol::consumer::ConsumerMetadata;
+use lookback_protocol::deadletter::STATES;
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, Position, StreamIdentity, StreamSeq};
 use lookback_protocol::replay::machine::{Limits, Workers};
@@ -16,8 +17,9 @@ use lookback_protocol::termination::{ExitReason, TerminationMessage};
 
 use super::build::{self, Desired, build};
 use super::facts::{
-    ConfigMapFact, ConsumerFacts, Dereferenced, Fill, NatsFacts, PodFacts, Retention, Running,
-    SecretContent, SecretFact, ServerFacts, Settings, SourceFacts, Stop, StoreFacts, VolumeFacts,
+    AlertCounts, ConfigMapFact, ConsumerFacts, Counts, Dereferenced, Fill, NatsFacts, PodFacts,
+    Retention, Running, SecretContent, SecretFact, ServerFacts, Settings, SourceFacts, Stop,
+    StoreFacts, VolumeFacts,
 };
 use super::validate::{self, Compiler, ValidatedPipeline, Validation, needed_secrets, validate};
 use crate::api::DetectionPipeline;
@@ -60,7 +62,16 @@ spec:
     limits: {groups: 1000, eventsPerGroup: 100}
   commit: {interval: 250ms, events: 100}
   state: {storage: {size: 20Gi, storageClassName: fast, accessMode: ReadWriteOncePod}}
-  alerts: {replicas: 3, maxAge: 90d, maxBytes: 50Gi}
+  alerts:
+    replicas: 3
+    maxAge: 90d
+    maxBytes: 50Gi
+    workflow:
+      states: [looking, done]
+      transitions:
+      - {id: look, from: [new], to: looking}
+      - {id: finish, from: [looking], to: done, guard: by != ''}
+      - {id: again, from: [done], to: looking}
   deadLetters: {maxAge: 7d, maxBytes: 1Gi, maxAttempts: 5}
   worker:
     image: registry.example/lookback:1
@@ -197,6 +208,8 @@ pub(crate) fn server() -> ServerFacts {
         }),
         alerts: None,
         dead_letters: None,
+        counts: Counts::default(),
+        owners: BTreeSet::new(),
         consumer: None,
         consumers: BTreeMap::new(),
         checkpoint: Ok(None),
@@ -299,6 +312,7 @@ pub(crate) fn running_facts(pipeline: &DetectionPipeline) -> Dereferenced {
             ..store
         });
         server.dead_letters = Some(store);
+        server.counts = counts(&[("new", 12)]);
         let metadata = ConsumerMetadata::new(&owner(), EPOCH, validated.source.start);
         with_consumer(server, Some(consumer(metadata)));
         server.checkpoint = Ok(Some(checkpoint));
@@ -333,6 +347,24 @@ pub(crate) fn checkpoint(pipeline: &ValidatedPipeline) -> Checkpoint {
         resumes: None,
         held: None,
         time: at("2026-11-21T11:59:59Z"),
+    }
+}
+
+/// Alerts in these states, the default workflow, and no dead letters.
+pub(crate) fn counts(alerts: &[(&str, u64)]) -> Counts {
+    let states = ["new", "triage", "escalated", "closed", "archived"];
+    let mut by_state: BTreeMap<String, u64> = states.map(|it| (it.to_owned(), 0)).into();
+    by_state.extend(
+        alerts
+            .iter()
+            .map(|(state, count)| ((*state).to_owned(), *count)),
+    );
+    Counts {
+        alerts: Some(AlertCounts {
+            by_state,
+            workflow: states.map(str::to_owned).into(),
+        }),
+        dead_letters: Some(STATES.map(|state| (state.to_owned(), 0)).into()),
     }
 }
 

@@ -14,10 +14,12 @@ use super::*;
 use crate::api::DetectionPipelineStatus;
 use crate::nats::ensure::ObjectError;
 use crate::operator::Pace;
+use crate::operator::audit::Auditor;
 use crate::operator::backoff::Backoffs;
 use crate::operator::lease::{Leadership, NotLeader};
 use crate::operator::metrics::OperatorMetrics;
 use crate::operator::nats_pool::NatsPool;
+use crate::operator::pipeline::dereference::Tallies;
 use crate::operator::report::Reporter;
 use crate::runtime::metrics;
 
@@ -36,6 +38,8 @@ fn context() -> (Context, ApiServer) {
         limits: test_support::limits(),
         metrics: OperatorMetrics::register(&mut metrics::registry()),
         leadership: Leadership::unconditional(),
+        tallies: Tallies::default(),
+        auditor: Auditor::default(),
         compiler: Arc::default(),
         backoffs: Backoffs::default(),
     };

@@ -18,6 +18,7 @@ use lookback_protocol::config::{CommitConfig, CorrelationConfig, Cursor, LogSour
 use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, StreamIdentity, StreamSeq};
 use lookback_protocol::replay::machine::Workers;
+use lookback_protocol::workflow::Workflow;
 
 use super::facts::{Dereferenced, Retention, ServerFacts, Settings, SourceFacts};
 use super::problem::Problem;
@@ -78,6 +79,9 @@ pub struct ValidatedPipeline {
     pub storage: ValidatedStorage,
     /// The alerts stream.
     pub alerts: ValidatedStore,
+    /// The steps that alerts can take; `None` when the spec's cannot be followed, and those that stand in
+    /// NATS are to stay.
+    pub workflow: Option<Workflow>,
     /// The dead-letter stream.
     pub dead_letters: ValidatedStore,
     /// Deaths with exactly one event in flight after which it is parked.
@@ -293,6 +297,13 @@ pub fn validate(
     problems.extend(secrets);
     problems.extend(chosen.problem);
     problems.extend(nats::outdated(&facts.nats));
+    let workflow = match spec::workflow(&spec.alerts) {
+        Ok(workflow) => Some(workflow),
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    };
     let readable = match readable {
         Ok(readable) => Some(readable),
         Err(problem) => {
@@ -321,6 +332,7 @@ pub fn validate(
             commit: spec::commit(&knobs),
             storage: storage(&spec.state.storage, facts.stateful_set.as_ref()),
             alerts: store(replicas, &knobs.alerts_age, &knobs.alerts_bytes),
+            workflow,
             dead_letters: store(replicas, &knobs.dead_letters_age, &knobs.dead_letters_bytes),
             max_attempts: spec.dead_letters.max_attempts.unsigned_abs(),
             bucket_replicas: nats::replicas(None, readable.server),

@@ -5,7 +5,8 @@ use cel::ParseErrors;
 use cel::common::ast::{EntryExpr, Expr, IdedExpr};
 
 /// What a guard can name.
-const VARIABLES: [&str; 3] = ["alert", "by", "reason"];
+const VARIABLES: [&str; 3] = [ALERT, "by", "reason"];
+const ALERT: &str = "alert";
 /// The functions that the evaluator has. Macros are no functions any more when this is asked.
 const FUNCTIONS: [&str; 12] = [
     "contains",
@@ -24,13 +25,13 @@ const FUNCTIONS: [&str; 12] = [
 /// Macros within macros at most.
 const MAX_NESTED: u32 = 2;
 
-/// How many macros are nested in one another.
+/// How many macros are around that mention of the alert which has the most around it.
 pub(super) fn expression(expression: &IdedExpr) -> Result<u32, String> {
     walk(&expression.expr, &mut Vec::new(), 0)
 }
 
 fn walk<'a>(expression: &'a Expr, bound: &mut Vec<&'a str>, around: u32) -> Result<u32, String> {
-    let mut deepest = around;
+    let mut deepest = 0;
     let mut inside = |part: &'a IdedExpr, bound: &mut Vec<&'a str>, around| {
         walk(&part.expr, bound, around).map(|found| deepest = deepest.max(found))
     };
@@ -39,7 +40,13 @@ fn walk<'a>(expression: &'a Expr, bound: &mut Vec<&'a str>, around: u32) -> Resu
         Expr::Struct(_) => return Err("it makes a message, of which there is none here".to_owned()),
         Expr::Literal(_) => {}
         Expr::Ident(name) => {
-            if !VARIABLES.contains(&name.as_str()) && !bound.contains(&name.as_str()) {
+            if bound.contains(&name.as_str()) {
+                return Ok(0);
+            }
+            if name == ALERT {
+                return Ok(around);
+            }
+            if !VARIABLES.contains(&name.as_str()) {
                 let known = VARIABLES.join(", ");
                 return Err(format!("there is no {name}; there is: {known}"));
             }
@@ -75,6 +82,9 @@ fn walk<'a>(expression: &'a Expr, bound: &mut Vec<&'a str>, around: u32) -> Resu
         Expr::Comprehension(round) => {
             if around == MAX_NESTED {
                 return Err(format!("macros may be nested {MAX_NESTED} deep"));
+            }
+            if matches!(round.accu_init.expr, Expr::List(_)) {
+                return Err("map and filter copy what they have collected once a round: use all, exists or exists_one".to_owned());
             }
             inside(&round.iter_range, bound, around)?;
             inside(&round.accu_init, bound, around)?;

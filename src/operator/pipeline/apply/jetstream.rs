@@ -1,15 +1,17 @@
 //! Streams and the consumer. What the server does not grant is a problem with a reason, not an error.
 
 use lookback_protocol::consumer::ConsumerMetadata;
+use lookback_protocol::workflow::Definition;
 
 use crate::api::conditions::Reason;
-use crate::nats::api::ApiError;
+use crate::nats::api::{ApiError, Code};
 use crate::nats::connect::Nats;
 use crate::nats::consumers;
+use crate::nats::definition;
 use crate::nats::desired::{DesiredConsumer, DesiredStream};
 use crate::nats::ensure::{Ensured, ObjectError};
 use crate::nats::streams;
-use crate::operator::pipeline::build::Streams;
+use crate::operator::pipeline::build::{DesiredWorkflow, Streams};
 use crate::operator::pipeline::dereference::Found;
 use crate::operator::pipeline::facts::{Dereferenced, NatsFacts};
 use crate::operator::pipeline::problem::Problem;
@@ -56,6 +58,21 @@ pub(super) async fn apply(
     reached
 }
 
+/// The definition of the workflow. No worker needs it, so nothing waits for it.
+pub(super) async fn apply_workflow(nats: &Nats, workflow: &DesiredWorkflow) -> Reached {
+    let DesiredWorkflow { definition, adopt } = workflow;
+    match definition::ensure(nats, definition, adopt.as_deref()).await {
+        Ok(ensured) => Reached {
+            problems: Vec::new(),
+            notices: of_workflow(definition, &ensured).into_iter().collect(),
+        },
+        Err(error) => Reached {
+            problems: vec![workflow_problem(&error)],
+            notices: Vec::new(),
+        },
+    }
+}
+
 async fn ensure_stream(nats: &Nats, desired: &DesiredStream) -> Result<Ensured, ObjectError> {
     if desired.is_shared() {
         streams::ensure_shared(nats, desired).await
@@ -74,6 +91,19 @@ fn repaired(kind: &str, name: &str, ensured: &Ensured) -> Option<Notice> {
         Ensured::Adopted { from } => {
             let note = format!("{kind} {name} of {from} is taken over");
             Some(Notice::normal("Adopted", note))
+        }
+    }
+}
+
+fn of_workflow(definition: &Definition, ensured: &Ensured) -> Option<Notice> {
+    let key = definition.owner.pipeline.definition_key();
+    match ensured {
+        Ensured::Updated { fields } => {
+            let note = format!("workflow {key} is changed in {}", fields.join(", "));
+            Some(Notice::normal("WorkflowChanged", note))
+        }
+        Ensured::Created | Ensured::Unchanged | Ensured::Adopted { .. } => {
+            repaired("workflow", &key, ensured)
         }
     }
 }
@@ -136,6 +166,19 @@ fn consumer_problem(error: &ObjectError) -> Problem {
         ObjectError::Immutable { .. } => Reason::ConsumerRefused,
         ObjectError::Ignored { .. } => Reason::ServerTooOld,
         ObjectError::Api { source, .. } => api_reason(source, Reason::ConsumerRefused),
+    };
+    Problem::new(reason, chain(error))
+}
+
+fn workflow_problem(error: &ObjectError) -> Problem {
+    let reason = match error {
+        ObjectError::Foreign { .. } => Reason::OwnedByOther,
+        ObjectError::Immutable { .. } | ObjectError::Ignored { .. } => Reason::StreamRefused,
+        // Another write came first; the next reconcile reads it.
+        ObjectError::Api { source, .. } if source.code().is_some_and(Code::is_conflict) => {
+            Reason::NatsUnavailable
+        }
+        ObjectError::Api { source, .. } => api_reason(source, Reason::StreamRefused),
     };
     Problem::new(reason, chain(error))
 }

@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 
+use lookback_protocol::workflow::Workflow;
 use serde_json::{Value, json};
 
 use super::names::RESTART_ANNOTATION;
 use super::*;
 use crate::api::pipeline::ADOPT;
 use crate::operator::pipeline::test_support::{
-    FULL, MINIMAL, RULE, config_map, desired, facts, pipeline, running_facts, validated,
+    FULL, MINIMAL, RULE, config_map, desired, facts, owner, pipeline, running_facts, validated,
 };
 
 /// Everything built, as it would be sent. The engine digest changes with every version of the engine,
@@ -17,6 +18,7 @@ fn shown(yaml: &str) -> Value {
     validated.rules.engine_digest = "digest-of-the-engine".to_owned();
     let Desired {
         streams,
+        workflow,
         consumer,
         service_account,
         network_policy,
@@ -33,6 +35,7 @@ fn shown(yaml: &str) -> Value {
             streams.alerts.config(),
             streams.dead_letters.config(),
         ],
+        "workflow": workflow.map(|it| it.definition),
         "consumer": consumer.config(),
         "serviceAccount": service_account,
         "networkPolicy": network_policy,
@@ -56,6 +59,13 @@ fn a_pipeline_with_every_field_set_is_built_as_committed() {
 #[test]
 fn the_same_pipeline_gives_the_same_objects() {
     assert_eq!(shown(FULL), shown(FULL));
+}
+
+#[test]
+fn s01_without_a_block_the_default_workflow_is_built() {
+    let built = desired(MINIMAL).workflow.unwrap();
+    let default = Definition::new(owner(), &Workflow::default());
+    assert_eq!((built.definition, built.adopt), (default, None));
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! What NATS knows of a pipeline. Whatever it does not answer is one fact, not an error: the condition
 //! says so, and the next look may find it well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::consumer::ConsumerMetadata;
-use lookback_protocol::names::PipelineKey;
+use lookback_protocol::names::{Owner, PipelineKey};
 use lookback_protocol::position::{Epoch, StreamSeq};
 use serde_json::Value;
 
+use super::counts;
 use crate::api::DetectionPipeline;
 use crate::nats::api::{ApiError, Code};
 use crate::nats::checkpoint::JetStreamCheckpoints;
@@ -18,10 +19,10 @@ use crate::nats::connect::{ConnectError, Nats, Target};
 use crate::nats::consumers::{self, ObservedConsumer};
 use crate::nats::ensure::ObjectError;
 use crate::nats::streams::{self, ObservedStream};
-use crate::operator::nats_pool::NatsPool;
+use crate::operator::controller::Context;
 use crate::operator::pipeline::build::PARTITION;
 use crate::operator::pipeline::facts::{
-    ConsumerFacts, Fill, NatsFacts, Retention, ServerFacts, SourceFacts, StoreFacts,
+    ConsumerFacts, Counts, Fill, NatsFacts, Retention, ServerFacts, SourceFacts, StoreFacts,
 };
 use crate::operator::pipeline::replay;
 use crate::runtime::telemetry::chain;
@@ -29,7 +30,7 @@ use crate::worker::ports::{CheckpointError, Checkpoints, Unavailable};
 
 /// Asks NATS; the connection is handed on to whoever writes there.
 pub(super) async fn read(
-    pool: &NatsPool,
+    context: &Context,
     target: Option<&Target>,
     key: &PipelineKey,
     pipeline: &DetectionPipeline,
@@ -37,11 +38,11 @@ pub(super) async fn read(
     let Some(target) = target else {
         return (NatsFacts::NotAsked, None);
     };
-    let nats = match pool.get(target).await {
+    let nats = match context.nats.get(target).await {
         Ok(nats) => nats,
         Err(error) => return (unconnected(&error), None),
     };
-    match ask(&nats, key, pipeline).await {
+    match ask(&nats, key, pipeline, context).await {
         Ok(facts) => (NatsFacts::Reached(Box::new(facts)), Some(nats)),
         Err(error) => (unanswered(&error), None),
     }
@@ -62,6 +63,7 @@ async fn ask(
     nats: &Nats,
     key: &PipelineKey,
     pipeline: &DetectionPipeline,
+    context: &Context,
 ) -> Result<ServerFacts, AskError> {
     let source = pipeline.spec.source.stream.as_str();
     let (alerts, letters) = (key.alerts_stream(), key.dead_letters_stream());
@@ -84,6 +86,20 @@ async fn ask(
         .map(|(epoch, consumer)| (*epoch, consumer_facts(consumer)))
         .collect();
     let epoch = replay::epoch(pipeline);
+    let owner = Owner {
+        cluster: context.settings.cluster.clone(),
+        pipeline: key.clone(),
+    };
+    let stores = [alerts.as_ref(), letters.as_ref()];
+    let counts = counts::read(&context.tallies, nats, &owner, pipeline, stores).await;
+    let of_stores = stores.into_iter().flatten().filter_map(|it| it.owner());
+    let of_consumers = consumers.values().filter_map(|it| it.metadata.as_ref());
+    let of_checkpoint = checkpoint.iter().flatten().map(|it| it.owner.to_string());
+    let owners = of_stores
+        .map(str::to_owned)
+        .chain(of_consumers.map(|metadata| metadata.owner.clone()))
+        .chain(of_checkpoint)
+        .collect();
     Ok(ServerFacts {
         version: server.version,
         api_level: server.api_level,
@@ -91,6 +107,8 @@ async fn ask(
         source: source_stream.map(|stream| source_facts(source, &stream)),
         alerts: alerts.map(|stream| store_facts(&stream)),
         dead_letters: letters.map(|stream| store_facts(&stream)),
+        counts,
+        owners,
         consumer: epoch.and_then(|epoch| consumers.get(&epoch).cloned()),
         consumers,
         checkpoint,
@@ -185,6 +203,8 @@ fn unconnected(error: &Arc<ConnectError>) -> NatsFacts {
                 source: None,
                 alerts: None,
                 dead_letters: None,
+                counts: Counts::default(),
+                owners: BTreeSet::new(),
                 consumer: None,
                 consumers: BTreeMap::new(),
                 checkpoint: Ok(None),

@@ -13,6 +13,7 @@ use super::{with_log, written};
 use crate::nats::desired::DesiredStream;
 use crate::nats::ensure::ObjectError;
 use crate::nats::{audit, consumers, streams};
+use crate::operator;
 use crate::operator::controller::Context;
 use crate::operator::pipeline::apply;
 use crate::operator::pipeline::build::{self, Desired, PARTITION};
@@ -20,7 +21,7 @@ use crate::operator::pipeline::dereference::Found;
 use crate::operator::pipeline::facts::NatsFacts;
 use crate::operator::pipeline::problem::Problem;
 use crate::operator::pipeline::validate::{self, Chosen, Validation};
-use crate::operator::pipeline::{Error, write};
+use crate::operator::pipeline::{Error, acts, write};
 use crate::worker::ports::CheckpointError;
 
 /// The outside of one round.
@@ -142,11 +143,17 @@ impl Ports for Outside<'_> {
             return Ok(Outcome::Unreachable);
         };
         let source = &self.found.pipeline.spec.source.stream;
-        let name = self.owner.pipeline.consumer(PARTITION, epoch);
+        let key = &self.owner.pipeline;
+        let name = key.consumer(PARTITION, epoch);
         let adopted = validate::adopted(&self.found.pipeline);
         for owner in [Some(self.owner), adopted.as_ref()].into_iter().flatten() {
             match consumers::delete(nats, source, &name, &owner.to_string()).await {
-                Ok(_) => return Ok(Outcome::Done),
+                Ok(_) => {
+                    // Also when it was gone already: who deleted it may have died before saying so.
+                    let told = acts::consumer_deleted(&self.found.pipeline, key, epoch);
+                    operator::audit::record(self.context.author(nats, self.owner), told).await;
+                    return Ok(Outcome::Done);
+                }
                 Err(ObjectError::Foreign { .. }) => {}
                 Err(source) => return Err(EffectError::DeleteConsumer { epoch, source }.into()),
             }

@@ -1,7 +1,9 @@
 //! What is worth knowing while a pipeline runs: dead letters, events about to expire or gone, clocks,
 //! copies.
 
+use kube::ResourceExt;
 use lookback_protocol::checkpoint::Gap;
+use lookback_protocol::deadletter::PARKED;
 
 use super::{Observation, retention, worker};
 use crate::api::conditions::{ConditionType, Reason};
@@ -16,7 +18,8 @@ const NAMED: usize = 3;
 pub(super) fn problems(observation: &Observation<'_>) -> Vec<Problem> {
     let server = observation.server();
     [
-        server.and_then(parked),
+        parked(observation),
+        server.and_then(orphaned),
         expired(observation),
         server.and_then(|server| retention::expiring(observation, server)),
         wall_clock(observation),
@@ -39,7 +42,7 @@ pub(super) fn fine(condition: ConditionType, observation: &Observation<'_>) -> P
         }
         ConditionType::RulesLoaded => Reason::RulesUnknown,
         ConditionType::DeadLettersClear
-            if server.is_some_and(|server| server.dead_letters.is_some()) =>
+            if server.is_some_and(|server| server.counts.dead_letters.is_some()) =>
         {
             Reason::NoDeadLetters
         }
@@ -66,11 +69,33 @@ pub(super) fn as_it_should(reason: Reason) -> Problem {
     Problem::new(reason, reason.row().meaning)
 }
 
-fn parked(server: &ServerFacts) -> Option<Problem> {
-    (server.dead_letters?.messages > 0).then(|| {
+fn parked(observation: &Observation<'_>) -> Option<Problem> {
+    let counts = observation.server()?.counts.dead_letters.as_ref()?;
+    let parked = *counts.get(PARKED)?;
+    let name = observation.pipeline.name_any();
+    (parked > 0).then(|| {
         Problem::new(
             Reason::EventsParked,
-            "events could not be applied and are parked, see status.deadLetters: read them from the dead-letter stream, correct their producer, and purge them",
+            format!(
+                "events that could not be applied are parked, {parked} of them: read them with `kubectl lookback dlq list {name}`, correct their producer, then redrive or discard them"
+            ),
+        )
+    })
+}
+
+fn orphaned(server: &ServerFacts) -> Option<Problem> {
+    let counts = server.counts.alerts.as_ref()?;
+    let states: Vec<String> = counts
+        .orphaned()
+        .map(|(state, count)| format!("{state} ({count})"))
+        .collect();
+    (!states.is_empty()).then(|| {
+        Problem::new(
+            Reason::StatesOrphaned,
+            format!(
+                "alerts stand in states that the workflow does not have: {}; put these states back into spec.alerts.workflow, or archive the alerts",
+                states.join(", ")
+            ),
         )
     })
 }

@@ -10,10 +10,10 @@ use crate::api::conditions::ConditionType::{
 use crate::api::status::Condition;
 use crate::api::status::ConditionStatus::{self, False, True, Unknown};
 use crate::operator::pipeline::build::build;
-use crate::operator::pipeline::facts::{PodWait, Stop, StoreFacts};
+use crate::operator::pipeline::facts::{Counts, PodWait, Stop};
 use crate::operator::pipeline::test_support::{
-    BAD_RULE, MINIMAL, RULE, at, config_map, facts, now, pipeline, running_facts, stop, validation,
-    with_server,
+    BAD_RULE, MINIMAL, RULE, at, config_map, counts, facts, now, pipeline, running_facts, stop,
+    validation, with_server,
 };
 
 /// The status of `pipeline` in an outside that differs from the running one by `change`.
@@ -291,6 +291,21 @@ fn rejected_rules_stall_a_pipeline_that_stays_ready() {
 }
 
 #[test]
+fn s03_a_workflow_that_cannot_be_followed_stalls_a_pipeline_whose_worker_runs() {
+    let block = "spec:\n  alerts: {workflow: {states: [lost], transitions: [{id: a, from: [lost], to: new}]}}";
+    let pipeline = pipeline(&MINIMAL.replace("spec:", block));
+    let status = status_of(&pipeline, now(), |_| {});
+    assert_eq!(on(&status, Ready), (False, "InvalidWorkflow"));
+    assert_eq!(on(&status, Stalled), (True, "InvalidWorkflow"));
+    assert_eq!(on(&status, StateReady), (True, "StateOpen"));
+    let message = &condition(&status, Ready).message;
+    assert!(
+        message.contains("no way leads from new to lost"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_changed_set_of_rules_is_a_rollout_in_progress() {
     let status = status_when(|facts| {
         facts.rules = vec![config_map("rules", &[("a.yml", RULE)])];
@@ -322,18 +337,111 @@ fn what_apply_could_not_do_is_said() {
 }
 
 #[test]
-fn parked_events_are_shown_and_the_pipeline_stays_ready() {
+fn parked_events_are_counted_and_the_pipeline_stays_ready() {
     let status = status_when(|facts| {
         with_server(facts, |server| {
-            server.dead_letters = Some(StoreFacts {
-                messages: 2,
-                replicas: 3,
-            });
+            let letters = server.counts.dead_letters.as_mut().unwrap();
+            letters.extend([("parked".to_owned(), 2), ("discarded".to_owned(), 3)]);
         });
     });
     assert_eq!(on(&status, DeadLettersClear), (False, "EventsParked"));
+    let message = &condition(&status, DeadLettersClear).message;
+    let said = "events that could not be applied are parked, 2 of them: read them with `kubectl lookback dlq list edr`";
+    assert!(message.starts_with(said), "{message}");
     assert_eq!(on(&status, Ready), (True, "Running"));
-    assert_eq!(status.dead_letters.unwrap().parked, 2);
+    let letters = status.dead_letters.unwrap();
+    assert_eq!((letters.parked, letters.redriving), (2, 0));
+    assert_eq!((letters.redriven, letters.discarded), (0, 3));
+}
+
+#[test]
+fn dead_letters_that_were_decided_on_are_clear() {
+    let status = status_when(|facts| {
+        with_server(facts, |server| {
+            let letters = server.counts.dead_letters.as_mut().unwrap();
+            letters.extend([("redriven".to_owned(), 2), ("discarded".to_owned(), 3)]);
+        });
+    });
+    assert_eq!(on(&status, DeadLettersClear), (True, "NoDeadLetters"));
+}
+
+#[test]
+fn an_archived_alert_is_counted_but_not_stored() {
+    let status = status_when(|facts| {
+        with_server(facts, |server| {
+            server.counts = counts(&[("new", 2), ("triage", 3), ("archived", 5)]);
+        });
+    });
+    let alerts = status.alerts.unwrap();
+    assert_eq!(alerts.stored, 5);
+    let by_state: Vec<_> = alerts
+        .by_state
+        .iter()
+        .map(|(it, n)| (it.as_str(), *n))
+        .collect();
+    let expected = [
+        ("archived", 5),
+        ("closed", 0),
+        ("escalated", 0),
+        ("new", 2),
+        ("triage", 3),
+    ];
+    assert_eq!(by_state, expected);
+}
+
+#[test]
+fn alerts_in_states_that_the_workflow_lost_are_named_until_they_are_gone() {
+    let with = |waiting| {
+        status_when(|facts| {
+            with_server(facts, |server| {
+                server.counts = counts(&[("new", 2), ("waiting", waiting)]);
+            });
+        })
+    };
+    let status = with(7);
+    assert_eq!(on(&status, NatsReady), (True, "StatesOrphaned"));
+    let message = &condition(&status, NatsReady).message;
+    assert!(message.contains("waiting (7)"), "{message}");
+    assert_eq!(on(&status, Ready), (True, "Running"));
+    let alerts = status.alerts.unwrap();
+    assert_eq!((alerts.stored, alerts.by_state["waiting"]), (9, 7));
+    let status = with(0);
+    assert_eq!(on(&status, NatsReady), (True, "Connected"));
+    assert!(!status.alerts.unwrap().by_state.contains_key("waiting"));
+}
+
+#[test]
+fn states_that_hold_alerts_have_room_before_those_that_are_empty() {
+    let status = status_when(|facts| {
+        with_server(facts, |server| {
+            let alerts = server.counts.alerts.as_mut().unwrap();
+            for n in 0..40 {
+                let state = format!("s{n:02}");
+                alerts.by_state.insert(state.clone(), u64::from(n == 39));
+                alerts.workflow.insert(state);
+            }
+        });
+    });
+    let by_state = status.alerts.unwrap().by_state;
+    assert_eq!(by_state.len(), 33);
+    assert_eq!((by_state["new"], by_state["s39"]), (12, 1));
+}
+
+#[test]
+fn what_cannot_be_counted_is_shown_as_it_was() {
+    let pipeline = pipeline(MINIMAL);
+    let before = status_of(&pipeline, now(), |_| {});
+    let mut later = pipeline;
+    later.status = Some(before.clone());
+    let status = status_of(&later, now() + SignedDuration::from_mins(1), |facts| {
+        with_server(facts, |server| server.counts = Counts::default());
+    });
+    assert_eq!(status.alerts, before.alerts);
+    assert_eq!(status.dead_letters, before.dead_letters);
+    assert_eq!(
+        on(&status, DeadLettersClear),
+        (Unknown, "DeadLettersUnknown")
+    );
 }
 
 #[test]

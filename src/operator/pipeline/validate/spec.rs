@@ -6,6 +6,7 @@ use std::time;
 use lookback_protocol::config::{
     CommitConfig, CorrelationConfig, Emit, Limits, LogSource, Refire, TimestampFallback,
 };
+use lookback_protocol::workflow::{Workflow, sentences};
 
 use super::{ValidatedAuth, ValidatedNats, ValidatedWorker};
 use crate::api::conditions::Reason;
@@ -193,6 +194,17 @@ pub(super) fn correlation(spec: &api::CorrelationSpec) -> CorrelationConfig {
             events_per_group: spec.limits.events_per_group.unsigned_abs(),
         },
     }
+}
+
+/// The steps that alerts can take.
+pub(super) fn workflow(spec: &api::AlertsSpec) -> Result<Workflow, Problem> {
+    let Some(workflow) = &spec.workflow else {
+        return Ok(Workflow::default());
+    };
+    Workflow::new(workflow.clone()).map_err(|faults| {
+        let message = format!("spec.alerts.workflow: {}", sentences(&faults));
+        Problem::new(Reason::InvalidWorkflow, message)
+    })
 }
 
 /// Batches.

@@ -57,6 +57,22 @@ fn a_pipeline_whose_outside_is_as_it_should_be_has_no_problem() {
     }
 }
 
+/// FULL has a state that is reached from another one only.
+const UNREACHABLE: (&str, &str) = ("to: done, guard", "to: looking, guard");
+
+#[test]
+fn s03_a_workflow_that_cannot_be_followed_is_named_and_everything_else_is_built() {
+    let pipeline = pipeline(&FULL.replace(UNREACHABLE.0, UNREACHABLE.1));
+    let validation = validation(&pipeline, &facts(&pipeline));
+    assert_eq!(reasons(&validation), [Reason::InvalidWorkflow]);
+    assert_eq!(
+        validation.problems[0].message,
+        "spec.alerts.workflow: transition finish leads from looking to itself: take looking out of its from, as metadata can be changed without a transition; no way leads from new to done: add a transition, or take the state away"
+    );
+    let built = validation.pipeline.unwrap();
+    assert!(built.workflow.is_none());
+}
+
 #[test]
 fn a_missing_secret_is_named_with_the_key_it_needs() {
     let pipeline = pipeline(FULL);

@@ -115,7 +115,7 @@ fn fencing(facts: &Facts<'_>, record: &Record) -> Turn {
     if let Some(end) = used(facts, record) {
         return end;
     }
-    if is_withdrawn(facts, record) {
+    if is_withdrawn(facts, record) && can_end(record) {
         return back(record, ReplayPhase::Superseded, TAKEN_OUT);
     }
     match &facts.workload {
@@ -139,7 +139,7 @@ fn cursor_created(facts: &Facts<'_>, record: &Record) -> Turn {
     if let Some(done) = seen_in_checkpoint(facts, record) {
         return done;
     }
-    if is_withdrawn(facts, record) {
+    if is_withdrawn(facts, record) && can_end(record) {
         return back(record, ReplayPhase::Superseded, TAKEN_OUT);
     }
     match facts.check {
@@ -223,6 +223,12 @@ fn back(record: &Record, to: ReplayPhase, why: &str) -> Turn {
         None if record.phase < ReplayPhase::RollingOut => Turn::End(to, why.to_owned()),
         None => Turn::Stay,
     }
+}
+
+/// Whether it can be ended before it rolls out. Of a first request that was found on its consumer it is
+/// not known whether a worker was started, whose pod may still be there and about to begin it.
+fn can_end(record: &Record) -> bool {
+    record.of.is_some() || !record.is_recovered()
 }
 
 fn unless_late(facts: &Facts<'_>, record: &Record, why: &str) -> Turn {

@@ -453,6 +453,19 @@ fn a_worker_that_never_starts_fails_the_request_and_the_pipeline_goes_on() {
     assert_eq!(world.written.history[0].phase, ReplayPhase::Failed);
 }
 
+#[test]
+fn a_first_request_goes_on_when_its_worker_may_have_outlived_the_pipeline() {
+    use Event::{Kubelet, Operator, Recreate, Want, Worker};
+    let mut events = vec![Want(1)];
+    events.extend([Operator(9); 8]);
+    // The pod is there, and nothing but it and the consumer is left when the block is gone.
+    events.extend([Kubelet, Recreate, Want(0), Operator(9), Worker, Operator(9)]);
+    events.extend([Worker; 3]);
+    let world = after(&events);
+    world.check();
+    assert_eq!(world.times_applied(&request("r1", 1).id), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
