@@ -135,7 +135,7 @@ async fn a_discard_needs_a_note_and_the_audit_has_it() -> Result<()> {
         .says(["dlq", "discard", &id, "--note", "a test event"])
         .await?;
     let discarded = plugin.json(["dlq", "list", "--state", "discarded"]).await?;
-    assert_eq!(ids(&discarded)?, [id.clone()]);
+    assert_eq!(ids(&discarded)?, std::slice::from_ref(&id));
     assert_eq!(discarded["items"][0]["note"], "a test event");
 
     let audit = plugin.json(["audit", "--kind", "deadLetter"]).await?;

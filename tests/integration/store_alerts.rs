@@ -443,7 +443,7 @@ async fn one_create_wins(fixture: &StoreFixture) -> Result<()> {
         let won = |stored: &Option<Stored>| matches!(stored, Some(Stored::New(_)));
         let winners: Vec<_> = stored.iter().filter(|(_, stored)| won(stored)).collect();
         let [(by, Some(Stored::New(sequence)))] = winners[..] else {
-            panic!("round {round}: {stored:?}");
+            anyhow::bail!("round {round}: {stored:?}");
         };
         let again = outboxes[0].create_alert(&record(round), Lookup::No).await?;
         assert_eq!(again, Stored::Known);

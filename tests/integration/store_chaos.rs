@@ -265,17 +265,13 @@ async fn chaos(mut dice: Dice) -> Result<()> {
     };
     let (taken, _, ()) = futures::try_join!(moving, reading, killing)?;
     let taken: Vec<_> = taken.into_iter().flatten().collect();
-    println!(
-        "{} steps, {} conflicts, {} without an answer, {} lists, {:?}",
+    ensure!(
+        scene.lists.load(Ordering::SeqCst) > 10,
+        "hardly any list was complete: {} steps, {} conflicts, {} without an answer in {:?}",
         scene.steps.load(Ordering::SeqCst),
         scene.lost.load(Ordering::SeqCst),
         scene.silent.load(Ordering::SeqCst),
-        scene.lists.load(Ordering::SeqCst),
         begun.elapsed(),
-    );
-    ensure!(
-        scene.lists.load(Ordering::SeqCst) > 10,
-        "hardly any list was complete"
     );
     settle(&fixture, &scene, &taken).await
 }

@@ -48,7 +48,7 @@ pub(crate) enum Copies {
 
 /// The servers; they die with this.
 pub(crate) enum Servers {
-    One(NatsServer),
+    One(Box<NatsServer>),
     Three(NatsCluster),
 }
 
@@ -74,7 +74,7 @@ impl StoreFixture {
 
     pub(crate) async fn start(copies: Copies) -> Result<Self> {
         let servers = match copies {
-            Copies::One => Servers::One(NatsServer::start().await?),
+            Copies::One => Servers::One(Box::new(NatsServer::start().await?)),
             Copies::Three => Servers::Three(NatsCluster::start().await?),
         };
         let nats = connect(servers.urls()).await?;

@@ -262,7 +262,7 @@ async fn s11_an_alert_is_published_again_and_the_mark_that_it_left_a_state_is_no
     assert_eq!(first.subject.as_str(), expected);
     assert_eq!(first.payload, "record");
     let headers = first.headers.context("no headers")?;
-    let said = |name| headers.get(name).map(|value| value.as_str());
+    let said = |name| headers.get(name).map(async_nats::HeaderValue::as_str);
     assert_eq!(said("Nats-Subject"), Some(subject.as_str()));
     assert_eq!(said("Nats-Sequence"), Some("2"));
     Ok(())

@@ -332,7 +332,9 @@ async fn complaining(account: &Account, user: &str) -> Result<(Client, Arc<Mutex
     let kept = complaints.clone();
     let client = ConnectOptions::with_user_and_password(user.to_owned(), password(user))
         .event_callback(move |event| {
-            kept.lock().unwrap().push(event.to_string());
+            kept.lock()
+                .expect("nobody panics with it")
+                .push(event.to_string());
             std::future::ready(())
         })
         .connect(account.server.url())
