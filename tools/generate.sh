@@ -4,4 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 [ "${1:-}" = --check ] || export LOOKBACK_GENERATE=1
-cargo test --quiet --package lookback --lib -- api::generated
+# Of the whole workspace: a single package would be built with other features, and all it depends on again.
+cargo test --quiet --workspace --lib -- generated

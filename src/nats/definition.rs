@@ -68,7 +68,7 @@ pub async fn list(nats: &Nats) -> Result<Vec<Definition>, ReadError> {
 }
 
 /// Writes it, by compare-and-swap, unless it stands there already; another owner's is left alone,
-/// unless that is the one to `adopt`.
+/// unless that is the one to `adopt`. States that it has no more are kept as former ones.
 ///
 /// # Errors
 /// [`ObjectError`]: it is another's, another write came first, or the server did not answer. Try again.
@@ -79,9 +79,14 @@ pub async fn ensure(
 ) -> Result<Ensured, ObjectError> {
     let key = definition.owner.pipeline.definition_key();
     let subject = definition.owner.pipeline.definition_subject();
-    let desired = serde_json::to_value(definition)
-        .map_err(|error| failed("write", &key)(ApiError::Unreadable(error.into())))?;
     let stands = stands(nats, &key, &subject).await?;
+    let earlier = stands.as_ref().filter(|message| !message.is_marker());
+    let desired = match earlier.and_then(|message| parse(message).ok()) {
+        Some(earlier) => serde_json::to_value(definition.clone().after(earlier)),
+        None => serde_json::to_value(definition),
+    };
+    let desired =
+        desired.map_err(|error| failed("write", &key)(ApiError::Unreadable(error.into())))?;
     let (expected, ensured) = match &stands {
         None => (0, Ensured::Created),
         Some(message) if message.is_marker() => (message.sequence, Ensured::Created),

@@ -8,7 +8,8 @@
 //! - A list holds every entry that was in the state when it began and still is when it ends; one that
 //!   was written meanwhile may come once more, in its newer version. On replicated streams its pages
 //!   may come from any copy, which is then proven to be recent enough.
-//! - Counts are exact when nothing is written meanwhile, on replicated streams too.
+//! - Counts are exact when nothing is written meanwhile; on replicated streams they may be off while
+//!   tombstones expire, which each copy does by itself.
 //! - A move compares the entry's own subject with the sequence it was read at: of several movers one
 //!   wins, and the others are told who. After an answer was lost the leader is asked whose move stands.
 //! - Only [`ReadError::NotFound`] means that there is none; silence is an error.
@@ -50,6 +51,8 @@ pub struct Entries {
     prefix: String,
     /// For errors: `alert`.
     noun: &'static str,
+    /// The subjects below the prefix that are no entries: marks and, where entries have several, parts.
+    beside: &'static str,
     tombstone_ttl: Duration,
 }
 
@@ -129,7 +132,17 @@ impl Entries {
             stream,
             prefix,
             noun,
+            beside: "left.*.*",
             tombstone_ttl: TOMBSTONE_TTL,
+        }
+    }
+
+    /// With entries of several parts. To count them the server looks at every subject.
+    #[must_use]
+    pub fn in_parts(self) -> Self {
+        Self {
+            beside: "*.*.*",
+            ..self
         }
     }
 

@@ -219,6 +219,7 @@ async fn s56_a_deleted_pipeline_takes_its_stores_along_and_none_of_a_neighbours(
             owner: owner(pipeline.clone()),
             initial: "new".to_owned(),
             workflow: WorkflowSpec::default(),
+            former: Vec::new(),
         };
         definition::ensure(&nats, &defined, None).await?;
     }

@@ -130,6 +130,7 @@ impl StoreFixture {
             owner: owner(),
             initial: NEW.to_owned(),
             workflow,
+            former: Vec::new(),
         };
         definition::ensure(&self.nats, &definition, None).await?;
         Ok(())

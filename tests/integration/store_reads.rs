@@ -14,7 +14,7 @@ use lookback::nats::entries::{Cursor, ReadError};
 use lookback_dev::support::{TcpProxy, eventually};
 use lookback_protocol::alert::NEW;
 use lookback_protocol::names::{Owner, PipelineKey};
-use lookback_protocol::workflow::To;
+use lookback_protocol::workflow::{To, WorkflowSpec};
 
 use crate::nats_fixture::{SOON, key};
 use crate::store_fixture::{Servers, Spy, StoreFixture, ask, connect_with, listed, owner, to};
@@ -102,6 +102,28 @@ async fn s21_a_pipeline_without_alerts_has_an_empty_list_and_counts_of_zero() ->
     let counts = fixture.alerts.counts().await?;
     let states = [NEW, "triage", "escalated", "closed", "archived"];
     assert_eq!(counts, states.map(|state| (state.to_owned(), 0)).into());
+    Ok(())
+}
+
+#[tokio::test]
+async fn s22_alerts_in_a_state_that_the_workflow_has_no_more_are_counted_there() -> Result<()> {
+    for fixture in [StoreFixture::r1().await?, StoreFixture::r3().await?] {
+        let mut waiting = WorkflowSpec::default();
+        waiting.states.push("waiting".to_owned());
+        waiting.transitions[0].to = "waiting".to_owned();
+        waiting.transitions[1].from.push("waiting".to_owned());
+        waiting.transitions[3].from.push("escalated".to_owned());
+        fixture.define(waiting).await?;
+        let created = fixture.create(0..20).await?;
+        step_all(&fixture.alerts, &created[..7], "waiting").await?;
+        fixture.define(WorkflowSpec::default()).await?;
+        // Once more, as every reconcile does: what is former stays known.
+        fixture.define(WorkflowSpec::default()).await?;
+        let counts = fixture.alerts.counts().await?;
+        assert_eq!((counts[NEW], counts["waiting"]), (13, 7), "{counts:?}");
+        let listed = fixture.listed(Some("waiting"), 100).await?;
+        assert_eq!(listed.len(), 7);
+    }
     Ok(())
 }
 

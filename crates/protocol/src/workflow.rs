@@ -114,6 +114,9 @@ pub struct Definition {
     /// The workflow.
     #[serde(flatten)]
     pub workflow: WorkflowSpec,
+    /// States that only earlier workflows of this pipeline had: alerts may still be in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<String>,
 }
 
 impl Definition {
@@ -125,7 +128,28 @@ impl Definition {
             owner,
             initial: NEW.to_owned(),
             workflow: workflow.spec.clone(),
+            former: Vec::new(),
         }
+    }
+
+    /// This one in the place of `earlier`: what only that one had are former states now.
+    #[must_use]
+    pub fn after(self, earlier: Self) -> Self {
+        let mut former: Vec<_> = earlier.workflow.states;
+        former.extend(earlier.former);
+        former.extend(self.former);
+        former.retain(|state| !self.workflow.states.contains(state));
+        former.sort();
+        former.dedup();
+        Self { former, ..self }
+    }
+
+    /// Every state in which alerts can be: `new`, those of the workflow, former ones, `archived`.
+    pub fn states(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(NEW)
+            .chain(self.workflow.states.iter().map(String::as_str))
+            .chain(self.former.iter().map(String::as_str))
+            .chain(std::iter::once(ARCHIVED))
     }
 }
 

@@ -464,7 +464,13 @@ fn moved_alert() -> (AlertRecord, PastStep) {
 fn guarded_definition() -> Definition {
     let mut spec = WorkflowSpec::default();
     spec.transitions[2].guard = Some("has(alert.metadata.verdict)".to_owned());
-    Definition::new(owner(), &Workflow::new(spec).unwrap())
+    let mut earlier = WorkflowSpec::default();
+    earlier.states.push("waiting".to_owned());
+    let workflow = |spec| Definition::new(owner(), &Workflow::new(spec).unwrap());
+    earlier.transitions[0].to = "waiting".to_owned();
+    earlier.transitions[1].from.push("waiting".to_owned());
+    earlier.transitions[3].from.push("escalated".to_owned());
+    workflow(spec).after(workflow(earlier))
 }
 
 /// One of each kind beside a replay.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use lookback_protocol::alert::{ARCHIVED, AlertRecord, BY, OP_ID, PREV_SEQ};
 use lookback_protocol::audit::{Act, Archived, AuditKind, AuditRecord};
 use lookback_protocol::names::{AUDIT_STREAM, Owner, PipelineKey};
-use lookback_protocol::workflow::{Workflow, sentences};
+use lookback_protocol::workflow::{Definition, Workflow, sentences};
 
 use crate::nats::api::StoredMessage;
 use crate::nats::connect::Nats;
@@ -151,22 +151,29 @@ impl AlertStore {
         })
     }
 
-    /// How many alerts there are in each state of the workflow, zero included; see [`Entries::counts`].
+    /// How many alerts there are in each state of the workflow and in former ones, zero included; see
+    /// [`Entries::counts`].
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn counts(&self) -> Result<BTreeMap<String, u64>, ReadError> {
-        let workflow = self.workflow().await?;
-        let states: Vec<_> = workflow.states().collect();
-        self.counts_of(&states).await
+        let definition = match definition::read(&self.nats, &self.owner.pipeline).await? {
+            Some(definition) => definition,
+            None => Definition::new(self.owner.clone(), &Workflow::default()),
+        };
+        self.counts_by(&definition).await
     }
 
-    /// How many alerts there are in each of `states`, whether the workflow has them or not.
+    /// As [`Self::counts`], by a definition that was read already.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn counts_of(&self, states: &[&str]) -> Result<BTreeMap<String, u64>, ReadError> {
-        self.entries.counts(states).await
+    pub async fn counts_by(
+        &self,
+        definition: &Definition,
+    ) -> Result<BTreeMap<String, u64>, ReadError> {
+        let states: Vec<_> = definition.states().collect();
+        self.entries.counts(&states).await
     }
 
     /// The workflow, as the operator wrote it into NATS; the default when there is none yet.

@@ -264,7 +264,7 @@ impl DeadLetterStore {
         let prefix = subjects.trim_end_matches(".>").to_owned();
         let stream = key.dead_letters_stream();
         Self {
-            entries: Entries::new(nats.clone(), stream, prefix, "dead letter"),
+            entries: Entries::new(nats.clone(), stream, prefix, "dead letter").in_parts(),
             nats,
             owner,
         }

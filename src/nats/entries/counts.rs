@@ -121,7 +121,7 @@ impl Entries {
         counter: Counter,
         observed: &ObservedStream,
     ) -> Result<(Vec<u64>, u64), ReadError> {
-        let others = format!("{}.*.*.*", self.prefix);
+        let others = format!("{}.{}", self.prefix, self.beside);
         let derived = usize::from(counter == Counter::Only).min(states.len());
         let filters = states[derived..]
             .iter()

@@ -649,3 +649,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn states_that_only_earlier_workflows_had_are_kept_once() {
+    let owner = Owner {
+        cluster: "cluster".to_owned(),
+        pipeline: PipelineKey::new("prod", "edr").unwrap(),
+    };
+    let with = |states: &[&str]| {
+        let mut definition = Definition::new(owner.clone(), &Workflow::default());
+        definition.workflow.states = states.iter().map(|&state| state.to_owned()).collect();
+        definition
+    };
+    let third = with(&["c"]).after(with(&["a", "b"]).after(with(&["b", "c", "d"])));
+    assert_eq!(third.former, ["a", "b", "d"]);
+    assert_eq!(third.clone().after(third.clone()), third);
+    let states: Vec<_> = third.states().collect();
+    assert_eq!(states, ["new", "c", "a", "b", "d", "archived"]);
+}

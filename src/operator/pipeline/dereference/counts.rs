@@ -1,16 +1,15 @@
 //! How many alerts and dead letters there are in each state. To count costs a few requests, however many
 //! there are; it is done when a stream has changed, and every [`NUMBERS_EVERY`] otherwise.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use lookback_protocol::alert::{ARCHIVED, NEW};
 use lookback_protocol::names::{Owner, PipelineKey};
-use lookback_protocol::workflow::WorkflowSpec;
+use lookback_protocol::workflow::{Definition, Workflow};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::api::DetectionPipeline;
 use crate::nats::alerts::AlertStore;
 use crate::nats::api::Code;
 use crate::nats::connect::Nats;
@@ -66,7 +65,6 @@ pub(super) async fn read(
     tallies: &Tallies,
     nats: &Nats,
     owner: &Owner,
-    pipeline: &DetectionPipeline,
     [alerts, letters]: [Option<&ObservedStream>; 2],
 ) -> Counts {
     let key = &owner.pipeline;
@@ -79,7 +77,7 @@ pub(super) async fn read(
     }
     let count_alerts = async {
         alerts?;
-        known(key, count_alerts(nats, owner, pipeline).await)
+        known(key, count_alerts(nats, owner).await)
     };
     let count_letters = async {
         letters?;
@@ -102,26 +100,24 @@ fn known<T>(key: &PipelineKey, counted: Result<T, ReadError>) -> Option<T> {
         .ok()
 }
 
-async fn count_alerts(
-    nats: &Nats,
-    owner: &Owner,
-    pipeline: &DetectionPipeline,
-) -> Result<AlertCounts, ReadError> {
+async fn count_alerts(nats: &Nats, owner: &Owner) -> Result<AlertCounts, ReadError> {
     let definition = match definition::read(nats, &owner.pipeline).await {
         // The bucket comes with the first pipeline of the account.
         Err(ReadError::Api { source, .. }) if source.code() == Some(Code::STREAM_NOT_FOUND) => None,
         found => found?,
     };
-    let spec = definition.map_or_else(WorkflowSpec::default, |found| found.workflow);
-    let always = [NEW, ARCHIVED].map(str::to_owned);
-    let workflow: BTreeSet<String> = spec.states.into_iter().chain(always).collect();
-    let shown = pipeline.status.as_ref().and_then(|it| it.alerts.as_ref());
-    let shown = shown.into_iter().flat_map(|alerts| alerts.by_state.keys());
-    let states: BTreeSet<&str> = shown.chain(&workflow).map(String::as_str).collect();
-    let states: Vec<&str> = states.into_iter().collect();
+    let definition =
+        definition.unwrap_or_else(|| Definition::new(owner.clone(), &Workflow::default()));
     let store = AlertStore::new(nats.clone(), owner.clone());
+    let by_state = store.counts_by(&definition).await?;
+    let always = [NEW, ARCHIVED].map(str::to_owned);
     Ok(AlertCounts {
-        by_state: store.counts_of(&states).await?,
-        workflow,
+        by_state,
+        workflow: definition
+            .workflow
+            .states
+            .into_iter()
+            .chain(always)
+            .collect(),
     })
 }

@@ -120,7 +120,7 @@ async fn ask(
         pipeline: key.clone(),
     };
     let stores = [alerts.as_ref(), letters.as_ref()];
-    let counts = counts::read(&context.tallies, nats, &owner, pipeline, stores).await;
+    let counts = counts::read(&context.tallies, nats, &owner, stores).await;
     let of_stores = stores.into_iter().flatten().filter_map(|it| it.owner());
     let of_consumers = consumers.values().filter_map(|it| it.metadata.as_ref());
     let of_checkpoint = checkpoint.iter().flatten().map(|it| it.owner.to_string());
