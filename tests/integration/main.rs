@@ -45,7 +45,6 @@ mod store_letters;
 mod store_moves;
 mod store_reads;
 mod store_redriven;
-mod store_smoke;
 mod store_streams;
 mod store_users;
 mod store_workflow;

@@ -41,12 +41,13 @@ impl Nats {
                 .map(|it| self.publish_part(it.subject, it.headers, it.body))
                 .collect();
             if rest.peek().is_some() {
-                refused = refused.or(first_refusal(join_all(some).await));
+                let answers = join_all(some).await;
+                refused = refused.or_else(|| first_refusal(answers));
                 continue;
             }
             let commit = self.publish(last.subject, last.headers, last.body);
             let (some, commit) = futures::join!(join_all(some), commit);
-            refused = refused.or(first_refusal(some));
+            refused = refused.or_else(|| first_refusal(some));
             // The commit of a batch that broke before says only that it is incomplete.
             return commit.map_err(|error| match error {
                 ApiError::Refused { .. } => refused.unwrap_or(error),

@@ -48,7 +48,7 @@ impl Live {
         if observed
             .config
             .get("republish")
-            .is_none_or(|it| it.is_null())
+            .is_none_or(serde_json::Value::is_null)
         {
             let why = "it does not publish again what it stores; the operator sees to that";
             return Err(entries.stream_failed("listen to", ApiError::Unreadable(why.into())));
