@@ -19,6 +19,7 @@ mod alerts;
 mod audit;
 mod complete;
 mod dlq;
+mod given;
 mod replay;
 mod report;
 mod rules;
@@ -26,7 +27,6 @@ mod state;
 mod status;
 #[cfg(test)]
 mod usage;
-mod when;
 
 use std::fmt;
 use std::io;

@@ -10,8 +10,8 @@ use lookback_protocol::audit::{Act, AuditKind, AuditRecord};
 use serde::Serialize;
 
 use super::context::Context;
+use super::given::when;
 use super::output::{Answer, Format, Items, Style, Table, print};
-use super::when::when;
 use crate::nats::audit::{StoredRecord, page};
 use crate::nats::entries::{Cursor, MAX_PAGE};
 
@@ -45,7 +45,7 @@ pub(super) struct Line {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Read {
-    Record(AuditRecord),
+    Record(Box<AuditRecord>),
     /// Why this version cannot read it.
     Unreadable(String),
 }
@@ -87,7 +87,7 @@ impl Line {
             sequence,
             subject,
             record: match record {
-                Ok(record) => Read::Record(record),
+                Ok(record) => Read::Record(Box::new(record)),
                 Err(why) => Read::Unreadable(why),
             },
         }

@@ -3,11 +3,11 @@
 
 mod kubeconfig;
 mod nats;
+mod said;
 pub mod tunnel;
 mod user;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
@@ -18,6 +18,7 @@ use lookback_protocol::names::{Owner, PipelineKey};
 use tokio::sync::{Mutex, OnceCell};
 
 use self::kubeconfig::Cluster;
+pub(super) use self::said::said;
 use self::tunnel::Tunnel;
 use crate::api::DetectionPipeline;
 use crate::nats::connect::{self, Nats};
@@ -84,37 +85,6 @@ pub struct Reached {
     /// A connection with the person's credentials, or those of the pipeline. It ends with the
     /// [`Context`] that made it.
     pub nats: Nats,
-}
-
-/// What the API server said, without what a client adds to it.
-#[derive(Debug)]
-pub(super) struct Said(kube::Error);
-
-impl fmt::Display for Said {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            kube::Error::Api(status) if !status.message.is_empty() => f.write_str(&status.message),
-            kube::Error::Api(status) => write!(f, "{} ({})", status.reason, status.code),
-            kube::Error::Service(error) => write!(f, "the API server does not answer: {error}"),
-            other => other.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for Said {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        let source = std::error::Error::source(&self.0)?;
-        match &self.0 {
-            kube::Error::Api(_) => None,
-            _ => source.source(),
-        }
-    }
-}
-
-impl Said {
-    pub(super) fn is_forbidden(&self) -> bool {
-        matches!(&self.0, kube::Error::Api(status) if status.code == 403)
-    }
 }
 
 impl Context {
@@ -189,7 +159,10 @@ impl Context {
     /// A Secret that may not be read, or NATS that cannot be reached; the message says what to give.
     pub async fn reach(&self, pipeline: DetectionPipeline) -> Result<Reached> {
         let key = key(&pipeline)?;
-        let nats = self.nats(&pipeline, &key).await?;
+        let nats = self
+            .nats(&pipeline, &key)
+            .await
+            .with_context(|| format!("cannot reach the NATS of pipeline {key}"))?;
         let owner = self.owner(&nats, key).await?;
         Ok(Reached {
             pipeline,
@@ -240,10 +213,6 @@ impl Context {
 pub fn key(pipeline: &DetectionPipeline) -> Result<PipelineKey> {
     let namespace = pipeline.namespace().unwrap_or_default();
     Ok(PipelineKey::new(&namespace, &pipeline.name_any())?)
-}
-
-pub(super) fn said(error: kube::Error) -> Said {
-    Said(error)
 }
 
 /// The cluster in an owner as streams name it, `<cluster>/<namespace>/<name>`.

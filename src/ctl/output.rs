@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub use self::live::{Interval, Watch, progress};
 pub use self::table::{Cell, Fields, Table, write_cells};
-pub use self::text::{age, plain, shorten, width};
+pub use self::text::{age, moment, plain, shorten, width};
 
 /// How to print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -96,7 +96,7 @@ pub(super) async fn inspect(reached: &Reached) -> Result<Inspected> {
     let source = pipeline.spec.source.stream.as_str();
     let epoch = pipeline.status.as_ref().and_then(|status| status.epoch);
     let of_status = epoch.and_then(|epoch| u64::try_from(epoch).ok()).map(Epoch);
-    let worked = of_status.or(checkpoint.as_ref().map(|checkpoint| checkpoint.epoch));
+    let worked = of_status.or_else(|| Some(checkpoint.as_ref()?.epoch));
     let consumer = match worked {
         Some(epoch) => {
             let name = key.consumer(PARTITION, epoch);

@@ -46,11 +46,16 @@ fn every_verb_has_an_example() {
 fn usage() -> String {
     let mut out = String::new();
     let mut say = |text: &str| writeln!(out, "{text}").unwrap();
-    let mut command = Cli::command().disable_help_subcommand(true);
+    // Values of this process's environment are nothing for a page.
+    let hidden = |arg: clap::Arg| arg.hide_env_values(true);
+    let mut command = Cli::command()
+        .disable_help_subcommand(true)
+        .mut_args(hidden);
+    let mut verbs = Vec::new();
+    // Before anything is rendered, which hands the options of all on to each.
+    leaves(&command, "kubectl lookback", &mut verbs);
     say("\n### kubectl lookback\n\nThese options stand with every verb.\n");
     block(&mut say, &command.render_long_help().to_string());
-    let mut verbs = Vec::new();
-    leaves(&command, "kubectl lookback", &mut verbs);
     for (name, verb) in verbs {
         say(&format!("\n### {name}\n"));
         let mut verb = verb.bin_name(name).disable_help_flag(true);

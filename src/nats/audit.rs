@@ -199,7 +199,7 @@ async fn next(
     wanted: usize,
 ) -> Result<(Vec<StoredMessage>, bool), ApiError> {
     let copied = match nats
-        .copies_of_next(AUDIT_STREAM, at, subjects, wanted)
+        .copies_of_next(AUDIT_STREAM, at, Some(subjects), wanted)
         .await
     {
         Err(ApiError::NoCopies) => Copied::default(),

@@ -1,9 +1,14 @@
 //! `kubectl lookback alerts` against a real API server, NATS, operator and worker.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
+use lookback_dev::support::{TcpProxy, eventually};
 use serde_json::Value;
 
-use crate::ctl_fixture::{ALARM, Plugin, with_alerts};
+use crate::ctl_fixture::{ALARM, Plugin, Running, with_alerts};
+use crate::operator_fixture::SOON;
+use crate::stand::Stand;
 
 /// The whole ids of a list.
 async fn ids(plugin: &Plugin, state: &str) -> Result<Vec<String>> {
@@ -122,30 +127,67 @@ async fn s28_an_archived_alert_is_shown_from_the_audit() -> Result<()> {
     Ok(())
 }
 
+/// A watch of the NATS at `url` that was seen to listen: only what comes after that is heard.
+async fn watching(stand: &Stand, plugin: &Plugin, url: &str) -> Result<Running> {
+    let watch = [
+        "alerts",
+        "watch",
+        "--nats-url",
+        url,
+        "--interval",
+        "0.5",
+        "-o",
+        "json",
+    ];
+    let mut watch = plugin.start(watch)?;
+    eventually(SOON, "a line", async || {
+        stand.publish(ALARM).await?;
+        tokio::time::timeout(Duration::from_secs(2), watch.next()).await?
+    })
+    .await?;
+    Ok(watch)
+}
+
+/// The next alert that is not new.
+async fn moved(watch: &mut Running) -> Result<Value> {
+    loop {
+        let heard = watch.next().await?;
+        if heard["state"] != "new" {
+            return Ok(heard);
+        }
+    }
+}
+
 #[tokio::test]
 async fn s28_alerts_are_watched_live_until_ctrl_c() -> Result<()> {
     let (stand, plugin) = with_alerts(1).await?;
     let id = &ids(&plugin, "new").await?[0];
-    let mut watch = plugin.start(["alerts", "watch", "-o", "json"])?;
-    // Only what comes after it listens is heard: something is sent until it is.
-    let first =
-        lookback_dev::support::eventually(crate::operator_fixture::SOON, "a line", async || {
-            stand.publish(ALARM).await?;
-            tokio::time::timeout(std::time::Duration::from_secs(2), watch.next()).await?
-        })
-        .await?;
-    assert_eq!(first["state"], "new");
+    let mut watch = watching(&stand, &plugin, &stand.nats.url()).await?;
     plugin
         .json(["alerts", "move", id, "--to", "triage"])
         .await?;
-    let moved = loop {
-        let heard = watch.next().await?;
-        if heard["state"] != "new" {
-            break heard;
-        }
-    };
+    let moved = moved(&mut watch).await?;
     assert_eq!(moved["id"], id.as_str());
     assert_eq!(moved["state"], "triage");
+    assert_eq!(watch.interrupt().await?, Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn s28_what_came_while_the_connection_was_cut_is_watched_all_the_same() -> Result<()> {
+    let (stand, plugin) = with_alerts(1).await?;
+    let proxy = TcpProxy::start(stand.nats.address()).await?;
+    let id = &ids(&plugin, "new").await?[0];
+    let url = format!("nats://{}", proxy.address());
+    let mut watch = watching(&stand, &plugin, &url).await?;
+    proxy.freeze();
+    proxy.cut();
+    plugin
+        .json(["alerts", "move", id, "--to", "triage"])
+        .await?;
+    proxy.thaw();
+    let moved = moved(&mut watch).await?;
+    assert_eq!(moved["id"], id.as_str());
     assert_eq!(watch.interrupt().await?, Some(0));
     Ok(())
 }

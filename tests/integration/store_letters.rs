@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::HeaderMap;
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, SubjectTransform};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures::future::join_all;
@@ -336,7 +336,7 @@ async fn a_letter_redriven_twice_gives_one_event(copies: Copies) -> Result<()> {
         .store
         .redrive(&id(7), &ask("bob"))
         .await
-        .unwrap_err();
+        .expect_err("it is refused");
     assert_eq!(
         error.to_string(),
         format!("dead letter {} is redriven: it cannot be redriven", id(7))
@@ -607,6 +607,47 @@ async fn t11_a_source_stream_that_was_made_anew_proves_nothing() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn t11_an_event_that_its_stream_may_have_replaced_is_not_sent_again() -> Result<()> {
+    let letters = Letters::r1().await?;
+    let js = &letters.fixture.js;
+    let newest_only = Config {
+        max_messages_per_subject: 1,
+        ..source(Copies::One)
+    };
+    js.update_stream(&newest_only).await?;
+    js.publish("ev.first", "stays".into()).await?.await?;
+    letters.park_all(1..2).await?;
+    letters.die_before(1, "lookback.audit.").await?;
+    js.publish(SUBJECT, "replaces it".into()).await?.await?;
+    let error = letters.store.redrive(&id(1), &ask("ann")).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, LetterError::Unproven { after: 1, .. }),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn t11_an_event_that_its_stream_stores_under_another_subject_is_found() -> Result<()> {
+    let letters = Letters::r1().await?;
+    let transforming = Config {
+        subject_transform: Some(SubjectTransform {
+            source: "ev.>".to_owned(),
+            destination: "ev.in.>".to_owned(),
+        }),
+        ..source(Copies::One)
+    };
+    letters.fixture.js.update_stream(&transforming).await?;
+    letters.park_all(1..2).await?;
+    letters.die_before(1, "lookback.audit.").await?;
+    letters.forget_message_ids().await?;
+    let redriven = letters.store.redrive(&id(1), &ask("ann")).await?;
+    assert_eq!(letters.sent_once(1).await?.sequence, redriven.sequence);
+    Ok(())
+}
+
 async fn entries_in_parts_move_whole(copies: Copies) -> Result<()> {
     let letters = Letters::new(copies).await?;
     let bytes =
@@ -632,7 +673,7 @@ async fn entries_in_parts_move_whole(copies: Copies) -> Result<()> {
         .store
         .redrive(&id(2), &ask("ann"))
         .await
-        .unwrap_err();
+        .expect_err("it is refused");
     assert!(matches!(error, LetterError::Send { .. }), "{error:?}");
     assert_eq!(letters.state(2).await?, REDRIVING);
     assert_eq!(letters.counts().await?, [3, 1, 1, 0]);
@@ -934,7 +975,7 @@ async fn of_a_redrive_and_discards_one_wins(copies: Copies, rounds: u64) -> Resu
                 let overtaken = matches!(redriven, Err(LetterError::Overtaken { .. }));
                 assert!(discarded == 1 && sent == usize::from(overtaken), "{told}");
             }
-            _ => panic!("{told}"),
+            _ => anyhow::bail!("{told}"),
         }
     }
     let [parked, redriving, redriven, discarded] = letters.counts().await?;

@@ -11,7 +11,7 @@ use lookback::nats::entries::Cursor;
 use lookback_dev::support::{TcpProxy, eventually};
 use lookback_protocol::alert::{ARCHIVED, AlertRecord, MAX_HISTORY, MOVED_TO, NEW};
 use lookback_protocol::audit::{Act, AuditKind};
-use lookback_protocol::workflow::{Ask, To};
+use lookback_protocol::workflow::{Ask, To, Workflow};
 
 use crate::nats_fixture::key;
 use crate::replay_fixture::Dice;
@@ -496,7 +496,7 @@ fn counted(some: &[(&str, u64)]) -> BTreeMap<String, u64> {
 
 #[tokio::test]
 async fn s45_s51_t5_of_eight_movers_of_one_version_one_wins_r1() -> Result<()> {
-    one_winner(&StoreFixture::r1().await?, 1000).await
+    one_winner(&StoreFixture::r1().await?, 200).await
 }
 
 #[tokio::test]
@@ -614,4 +614,23 @@ async fn stores(fixture: &StoreFixture, count: usize) -> Result<Vec<AlertStore>>
         stores.push(AlertStore::new(nats, owner()));
     }
     Ok(stores)
+}
+
+#[test]
+fn the_workflow_of_the_document_is_sound() {
+    let document = include_str!("../../docs/alerts.md");
+    let block = document.split("```yaml\n").nth(1).unwrap();
+    let block = block.split("```").next().unwrap();
+    let pipeline: serde_json::Value = serde_saphyr::from_str(block).unwrap();
+    let spec = &pipeline["spec"]["alerts"]["workflow"];
+    let workflow = Workflow::new(serde_json::from_value(spec.clone()).unwrap()).unwrap();
+    let mut alert = record(1);
+    alert.state = "triage".to_owned();
+    let declare = to("incident");
+    assert!(workflow.step(&alert, 1, &declare).is_err());
+    alert.rule.level = Some("critical".to_owned());
+    assert_eq!(
+        workflow.step(&alert, 1, &declare).unwrap().record.state,
+        "incident"
+    );
 }

@@ -1,18 +1,19 @@
 //! `alerts list`.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use lookback_protocol::alert::ARCHIVED;
 use serde::Serialize;
 
 use super::PAGE;
 use super::find::Store;
 use super::view::{self, Alert};
-use crate::api;
 use crate::ctl::context::Context;
+use crate::ctl::given::when;
 use crate::ctl::output::{self, Answer, Format, Interval, Style, Watch};
 use crate::nats::alerts::StoredAlert;
 use crate::nats::entries::Cursor;
@@ -55,19 +56,8 @@ pub(super) struct Filter {
     #[arg(short, long, value_name = "TEXT")]
     pub(super) rule: Option<String>,
     /// Only those that came up since then: a time as 2026-01-05T08:00:00Z, or how long ago, as 90m or 7d
-    #[arg(long, value_name = "TIME", value_parser = since)]
+    #[arg(long, value_name = "TIME", value_parser = when)]
     pub(super) since: Option<Timestamp>,
-}
-
-fn since(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let wrong = || "give a time as 2026-01-05T08:00:00Z, or how long ago, as 90m or 7d".to_owned();
-    let ago: api::Duration = text.parse().map_err(|_| wrong())?;
-    let ago = i64::try_from(ago.milliseconds()).map_err(|_| wrong())?;
-    let ago = SignedDuration::from_millis(ago);
-    Timestamp::now().checked_sub(ago).map_err(|_| wrong())
 }
 
 impl Filter {
@@ -153,6 +143,7 @@ async fn list(store: &Store, args: &Args) -> Result<Listed> {
         let fitting = page.into_iter().filter(|alert| args.filter.takes(alert));
         items.extend(fitting);
     }
+    let mut items = newest(items);
     let more = from.is_some() || items.len() > limit;
     items.truncate(limit);
     Ok(Listed {
@@ -166,6 +157,14 @@ impl Filter {
     fn is_of_state_only(&self) -> bool {
         self.level.is_empty() && self.rule.is_none() && self.since.is_none()
     }
+}
+
+/// An alert that was moved while the list was read is in it twice; only its newest version is kept.
+fn newest(items: Vec<Alert>) -> Vec<Alert> {
+    let versions = items.iter().map(|alert| (alert.id.clone(), alert.sequence));
+    let last: HashMap<String, u64> = versions.collect();
+    let is_last = |alert: &Alert| last.get(&alert.id) == Some(&alert.sequence);
+    items.into_iter().filter(is_last).collect()
 }
 
 /// Archived alerts have their records in the audit.
@@ -210,9 +209,16 @@ mod tests {
     }
 
     #[test]
-    fn a_time_may_be_given_as_how_long_ago() {
-        let ago = Timestamp::now().duration_since(since("2h").unwrap());
-        assert!((7_199..7_300).contains(&ago.as_secs()), "{ago}");
-        assert!(since("yesterday").is_err());
+    fn of_an_alert_that_moved_meanwhile_the_newest_version_is_listed() {
+        let version = |id: &str, sequence: u64| Alert {
+            sequence,
+            ..alert(id, "new")
+        };
+        let listed = newest(vec![version("A", 1), version("B", 2), version("A", 3)]);
+        let found: Vec<_> = listed
+            .iter()
+            .map(|it| (it.id.as_str(), it.sequence))
+            .collect();
+        assert_eq!(found, [("B", 2), ("A", 3)]);
     }
 }

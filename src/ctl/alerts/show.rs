@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::find::{Store, find};
 use super::view::{self, Alert};
 use crate::ctl::context::Context;
-use crate::ctl::output::{self, Answer, Fields, Format, Paint, Style, Table, age, plain};
+use crate::ctl::output::{self, Answer, Fields, Format, Paint, Style, Table, age, moment, plain};
 
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
@@ -102,7 +102,7 @@ impl Answer for Shown {
             events.row([
                 event.stream.clone(),
                 event.sequence.to_string(),
-                event.time.to_string(),
+                moment(event.time),
                 event.subject.clone().unwrap_or_default(),
             ]);
         }
@@ -126,7 +126,7 @@ impl Answer for Shown {
             let sequence = step.sequence.map(|sequence| sequence.to_string());
             history.row([
                 sequence.unwrap_or_default(),
-                step.entry.time.to_string(),
+                moment(step.entry.time),
                 step.entry.transition.clone(),
                 step.entry.from.clone().unwrap_or_default(),
                 step.entry.to.clone(),
@@ -156,16 +156,22 @@ impl Shown {
                 fields.field("Key", view::group_key(record));
             }
             if let Some(window) = &record.window {
-                fields.field("Window", format!("{} to {}", window.from, window.to));
+                fields.field(
+                    "Window",
+                    format!("{} to {}", moment(window.from), moment(window.to)),
+                );
             }
             let raised = alert.raised();
-            fields.field("Raised", format!("{raised} ({} ago)", age(raised, now)));
+            fields.field(
+                "Raised",
+                format!("{} ({} ago)", moment(raised), age(raised, now)),
+            );
             let replay = record.replay.as_ref();
             let replay = replay.map(|replay| format!(", found in replay {}", replay.id));
             let epoch = format!("{}{}", record.epoch.0, replay.unwrap_or_default());
             fields.field("Epoch", epoch);
         }
-        let stored = format!("{} at sequence {}", alert.stored, alert.sequence);
+        let stored = format!("{} at sequence {}", moment(alert.stored), alert.sequence);
         fields.field("Stored", stored);
         let metadata = alert.record.iter().flat_map(|record| &record.metadata);
         for (at, (key, value)) in metadata.enumerate() {

@@ -4,19 +4,19 @@
 
 use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::time::MissedTickBehavior;
 
 use super::find::Store;
 use super::view::{self, Alert};
 use super::{PAGE, list};
 use crate::ctl::context::Context;
-use crate::ctl::output::{self, Answer, Cell, Format, Paint, Style, plain, write_cells};
+use crate::ctl::output::{self, Answer, Cell, Format, Interval, Paint, Style, plain, write_cells};
 use crate::nats::alerts::{Heard, Live, StoredAlert};
 use crate::nats::entries::Cursor;
 use crate::nats::streams;
-use crate::runtime::telemetry::chain;
 
 /// Of the columns of [`view::HEADER`]: lines come one by one, so none knows how wide the others are.
 const WIDTHS: [usize; 8] = [26, 10, 8, 40, 24, 4, 8, 0];
@@ -27,6 +27,8 @@ pub(in super::super) struct Args {
     pipeline: Option<String>,
     #[command(flatten)]
     filter: list::Filter,
+    #[command(flatten)]
+    interval: Interval,
 }
 
 pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
@@ -35,6 +37,7 @@ pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result
         seen: 0,
         store,
         filter: args.filter,
+        interval: args.interval,
         printer: Printer {
             format,
             begun: false,
@@ -49,6 +52,7 @@ pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result
 struct Following {
     store: Store,
     filter: list::Filter,
+    interval: Interval,
     /// The highest sequence that was shown, or was there before anything was.
     seen: u64,
     printer: Printer,
@@ -62,32 +66,41 @@ impl Following {
         let stream = streams::read(nats, &key.alerts_stream()).await?;
         let mut missed_after = stream.map_or(0, |stream| stream.state.last_seq);
         let mut interrupted = false;
-        while let Some(heard) = live.next().await {
-            match heard? {
-                Heard::Interrupted => interrupted = true,
-                Heard::Alert(alert) if !interrupted => {
-                    missed_after = missed_after.max(alert.sequence);
-                    self.show(*alert)?;
+        let mut tries = tokio::time::interval(self.interval.interval);
+        tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let heard = tokio::select! {
+                heard = live.next() => heard,
+                _ = tries.tick(), if interrupted => {
+                    // Still cut off, more often than not; what was heard meanwhile is in the list, too.
+                    if let Ok(through) = self.missed(missed_after).await {
+                        missed_after = through;
+                        interrupted = false;
+                    }
                     continue;
                 }
-                // The list has it, too.
-                Heard::Alert(_) => {}
-            }
-            match self.missed(missed_after).await {
-                Ok(through) => {
-                    missed_after = through;
-                    interrupted = false;
+            };
+            match heard {
+                None => bail!("the connection to NATS is closed"),
+                Some(Err(error)) => return Err(error.into()),
+                Some(Ok(Heard::Interrupted)) => {
+                    if !std::mem::replace(&mut interrupted, true) {
+                        note(
+                            "the connection to NATS was cut: what comes meanwhile is listed after",
+                        )?;
+                    }
                 }
-                Err(error) => note(&format!(
-                    "what came meanwhile cannot be listed yet: {}",
-                    chain(error.as_ref())
-                ))?,
+                Some(Ok(Heard::Alert(alert))) if !interrupted => {
+                    missed_after = missed_after.max(alert.sequence);
+                    self.show(*alert)?;
+                }
+                Some(Ok(Heard::Alert(_))) => {}
             }
         }
-        anyhow::bail!("the connection to NATS is closed")
     }
 
-    /// Shows what is newer than `after`, and says how far that was.
+    /// Shows what is newer than `after`, and says how far that was. Nothing is shown twice when it fails
+    /// in between and is tried again.
     async fn missed(&mut self, mut after: u64) -> Result<u64> {
         let state = self.filter.state.clone();
         let mut from = Some(Cursor(after + 1));

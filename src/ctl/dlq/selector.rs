@@ -3,9 +3,8 @@
 use anyhow::Result;
 use jiff::Timestamp;
 use lookback_protocol::deadletter::Reason;
-use serde_json::Value;
 
-use crate::ctl::when::when;
+use crate::ctl::given::{named, when};
 use crate::nats::deadletters::{DeadLetterStore, LetterHead, Selector};
 use crate::nats::entries::{Cursor, MAX_PAGE};
 
@@ -13,7 +12,7 @@ use crate::nats::entries::{Cursor, MAX_PAGE};
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Picks {
     /// Only those parked for one of these reasons, such as NotJson,TooLarge
-    #[arg(long, value_name = "REASON", value_delimiter = ',', value_parser = reason)]
+    #[arg(long, value_name = "REASON", value_delimiter = ',', value_parser = named::<Reason>)]
     reason: Vec<Reason>,
     /// Only those whose error names this rule, by id or title
     #[arg(long, value_name = "ID|TITLE")]
@@ -71,10 +70,6 @@ impl Picks {
             }
         }
     }
-}
-
-fn reason(text: &str) -> Result<Reason, String> {
-    serde_json::from_value(Value::String(text.to_owned())).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{Answer, Format, Style, write};
 /// How often to look.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Interval {
-    /// With --watch: how long to wait between two looks
+    /// How long to wait between two looks, or between two tries to reach what does not answer
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     pub interval: Duration,
 }

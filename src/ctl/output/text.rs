@@ -62,12 +62,18 @@ pub fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(0);
     let (unit, letter) = match seconds {
         ..120 => (1, 's'),
-        ..7_200 => (MINUTE, 'm'),
-        ..172_800 => (HOUR, 'h'),
-        ..63_072_000 => (DAY, 'd'),
-        _ => (YEAR, 'y'),
+        120..7_200 => (MINUTE, 'm'),
+        7_200..172_800 => (HOUR, 'h'),
+        172_800..63_072_000 => (DAY, 'd'),
+        63_072_000.. => (YEAR, 'y'),
     };
     format!("{}{letter}", seconds / unit)
+}
+
+/// A time to the second, for people; programs get all of it.
+#[must_use]
+pub fn moment(time: Timestamp) -> String {
+    format!("{time:.0}")
 }
 
 #[cfg(test)]
@@ -95,6 +101,12 @@ mod tests {
         for (seconds, text) in expected {
             assert_eq!(ago(seconds), text, "{seconds}");
         }
+    }
+
+    #[test]
+    fn people_see_times_to_the_second() {
+        let time: Timestamp = "2026-01-05T08:00:00.987654321Z".parse().unwrap();
+        assert_eq!(moment(time), "2026-01-05T08:00:00Z");
     }
 
     #[test]

@@ -11,13 +11,12 @@ use lookback_protocol::replay::request::{
     OnTruncated, ReplayRequest, ReplayStart, StatePolicy, Yes,
 };
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::words;
 use crate::api::DetectionPipeline;
 use crate::ctl::Usage;
 use crate::ctl::context::{Context, key};
+use crate::ctl::given::named;
 use crate::ctl::output::{Answer, Fields, Format, Style, plain, print};
 use crate::operator::pipeline::dereference;
 use crate::operator::pipeline::replay::foresee::{Foreseen, foresee};
@@ -184,11 +183,6 @@ impl Answer for Planned {
         fields.write(out, style)?;
         writeln!(out, "\n{}", plain(&self.next))
     }
-}
-
-/// A word of the resource's own.
-fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_value(Value::String(text.to_owned())).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -36,7 +36,10 @@ pub(super) fn say(plan: &Plan, out: &mut Fields) {
     out.field("Position now", position);
     out.field(
         "Reads",
-        format!("{messages} messages through {target}, about {}", amount(*bytes)),
+        format!(
+            "{messages} messages through {target}, about {}",
+            amount(*bytes)
+        ),
     );
     if let Some(seconds) = eta_seconds {
         out.field("Takes", format!("about {seconds} s at the rate seen last"));

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use lookback_engine::EngineOptions;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::pipeline::{CorrelationSpec, Emit, LogSourceSpec, Refire, TimestampFallback};
 use crate::api::{DetectionPipeline, Duration};
 use crate::ctl::Usage;
+use crate::ctl::given::named;
 use crate::operator::pipeline::validate::engine_options;
 
 /// What decides alerts together with the rules.
@@ -125,11 +125,6 @@ fn parse_manifest(text: &str) -> Result<DetectionPipeline> {
         (None, _) => bail!("it holds no DetectionPipeline"),
         (Some(_), Some(_)) => bail!("it holds several DetectionPipelines: give a file with one"),
     }
-}
-
-/// A word of the resource's own.
-fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_value(Value::String(text.to_owned())).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

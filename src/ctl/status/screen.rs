@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::view::{Aspect, Status};
 use crate::api::conditions::Effect;
 use crate::api::status::{ConditionStatus, Phase};
-use crate::ctl::output::{Answer, Cell, Fields, Paint, Style, Table, age};
+use crate::ctl::output::{Answer, Cell, Fields, Paint, Style, Table, age, moment};
 
 impl Answer for Status {
     fn table(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
@@ -63,7 +63,10 @@ impl Status {
         }
         fields.field("Source", self.source(now));
         fields.field("Position", self.position(now));
-        let number = |number: Option<i64>| number.map_or("unknown".to_owned(), |it| it.to_string());
+        let number = |number: Option<i64>| match number {
+            Some(number) => number.to_string(),
+            None => "unknown".to_owned(),
+        };
         let lag = match self.lag {
             Some(0) => Cell::painted("0 events", Paint::Good),
             lag => Cell::from(format!("{} events", number(lag))),
@@ -131,7 +134,7 @@ impl Status {
                 let back = self
                     .source
                     .first_time
-                    .map(|time| format!(", back to {time} ({} ago)", age(time, now)));
+                    .map(|time| format!(", back to {} ({} ago)", moment(time), age(time, now)));
                 format!(
                     "{stream}, sequences {first} to {last}{}",
                     back.unwrap_or_default()
@@ -147,7 +150,7 @@ impl Status {
         };
         let of = position
             .time
-            .map(|time| format!(", stored {time} ({} ago)", age(time, now)));
+            .map(|time| format!(", stored {} ({} ago)", moment(time), age(time, now)));
         let seen = position
             .observed
             .map(|time| format!("; seen {} ago", age(time, now)));

@@ -177,7 +177,6 @@ impl Status {
         let source = status.source.as_ref();
         let alerts = status.alerts.as_ref();
         let dead_letters = status.dead_letters.as_ref();
-        let parked = dead_letters.map(|found| ("parked".to_owned(), unsigned(found.parked)));
         Self {
             pipeline: key.to_string(),
             phase: status.phase,
@@ -210,13 +209,17 @@ impl Status {
             }),
             past_replays: status.replay_history.len(),
             alerts: Alerts {
-                by_state: None,
+                by_state: alerts
+                    .map(|alerts| counts(&alerts.by_state))
+                    .filter(|counts| !counts.is_empty()),
                 stored: alerts.map(|alerts| alerts.stored),
                 new: alerts.map(|alerts| alerts.new),
                 known: alerts.map(|alerts| alerts.known),
             },
             dead_letters: DeadLetters {
-                by_state: parked.into_iter().collect(),
+                by_state: dead_letters
+                    .map(|found| counts(&found.by_state()))
+                    .unwrap_or_default(),
             },
             worker: None,
             events: Vec::new(),
@@ -291,6 +294,13 @@ pub(super) fn percent(start: u64, target: u64, position: u64) -> i64 {
         0 => 100,
         _ => i64::try_from(u128::from(done) * 100 / u128::from(all)).unwrap_or(100),
     }
+}
+
+fn counts(by_state: &BTreeMap<String, i64>) -> BTreeMap<String, u64> {
+    let counts = by_state.iter();
+    counts
+        .map(|(state, count)| (state.clone(), unsigned(*count)))
+        .collect()
 }
 
 pub(super) fn unsigned(number: i64) -> u64 {

@@ -284,7 +284,7 @@ mod tests {
             }
             let (mut raw, mut body) = (0, 0);
             for part in &parts {
-                match part.headers.get(HEADERS).map(|it| it.as_str()) {
+                match part.headers.get(HEADERS).map(async_nats::HeaderValue::as_str) {
                     Some(RAW) => raw += part.body.len(),
                     Some(inline) => {
                         raw += BASE64.decode(inline.as_bytes()).unwrap().len();

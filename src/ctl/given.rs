@@ -1,6 +1,8 @@
-//! Times as people give them: a moment, or how long ago.
+//! Arguments as people give them.
 
 use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::api::Duration;
 
@@ -10,6 +12,14 @@ use crate::api::Duration;
 /// A sentence that shows both forms.
 pub(super) fn when(text: &str) -> Result<Timestamp, String> {
     before(text, Timestamp::now())
+}
+
+/// A word of the resource's own, such as `OncePerWindow`.
+///
+/// # Errors
+/// A sentence that lists the words there are.
+pub(super) fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(Value::String(text.to_owned())).map_err(|error| error.to_string())
 }
 
 fn before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
