@@ -79,7 +79,7 @@ async fn r02_an_operator_killed_after_each_phase_goes_on_from_the_recorded_step(
         stand.start_operator().await?;
     }
     carried_out(&stand, 2, &[("again", 2)]).await?;
-    assert_eq!(stand.audit().await?.len(), 1);
+    assert_eq!(stand.claims().await?.len(), 1);
     Ok(())
 }
 
@@ -109,7 +109,7 @@ async fn operator_dies_at_writes(seed: u64) -> Result<()> {
                 done?;
                 let done = carried_out(&stand, 2, &[("again", 2)]).await;
                 done.with_context(|| format!("seed {seed}, lives {lives:?}"))?;
-                assert_eq!(stand.audit().await?.len(), 1);
+                assert_eq!(stand.claims().await?.len(), 1);
                 return Ok(());
             }
         }
@@ -175,7 +175,7 @@ async fn r02_an_operator_killed_at_its_messages_to_nats_goes_on() -> Result<()> 
     }
     completed(&stand, "again").await?;
     carried_out(&stand, 2, &[("again", 2)]).await?;
-    assert_eq!(stand.audit().await?.len(), 1);
+    assert_eq!(stand.claims().await?.len(), 1);
     Ok(())
 }
 
@@ -262,7 +262,7 @@ async fn former_leader_wakes(
     stand.publish(ALARM).await?;
     carried_out(&stand, 2, &[("again", 2)]).await?;
     assert_eq!(pod_uid(&stand).await?, pod);
-    assert_eq!(stand.audit().await?.len(), 1);
+    assert_eq!(stand.claims().await?.len(), 1);
     former.end().await
 }
 
@@ -340,7 +340,7 @@ async fn r24_two_operators_that_both_think_they_lead_do_it_once() -> Result<()> 
     completed(&stand, "again").await?;
     stand.publish(ALARM).await?;
     carried_out(&stand, 2, &[("again", 2)]).await?;
-    assert_eq!(stand.audit().await?.len(), 1);
+    assert_eq!(stand.claims().await?.len(), 1);
     let ended = tokio::time::timeout(SOON, other.end()).await;
     ended??;
     Ok(())

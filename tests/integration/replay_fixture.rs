@@ -146,7 +146,7 @@ pub(crate) async fn carried_out(
     })
     .await?;
     ensure!(stand.consumer(epoch).await?.is_some(), "no consumer");
-    let claims = stand.audit().await?;
+    let claims = stand.claims().await?;
     for (id, epoch) in requests {
         let claims = claims.iter().filter(|(_, claim)| claim["requestId"] == *id);
         let epochs: Vec<_> = claims.map(|(_, claim)| claim["epoch"].clone()).collect();

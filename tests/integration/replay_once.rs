@@ -93,7 +93,7 @@ async fn r04_a_revert_to_an_older_block_and_a_block_taken_out_do_nothing() -> Re
     stand.publish(ALARM).await?;
     carried_out(&stand, 3, &both).await?;
     assert_eq!(stand.checkpoint().await?.incarnation, worker);
-    assert_eq!(stand.audit().await?.len(), 2);
+    assert_eq!(stand.claims().await?.len(), 2);
     Ok(())
 }
 
@@ -207,7 +207,7 @@ async fn r19_in_a_new_cluster_a_block_that_is_too_old_is_not_run() -> Result<()>
     assert_eq!(format!("{:?}", condition.status), "False");
     carried_out(&stand, 1, &[]).await?;
     assert_eq!(stand.stored_alerts().await?.len(), 3);
-    assert_eq!(stand.audit().await?, []);
+    assert_eq!(stand.claims().await?, []);
     Ok(())
 }
 

@@ -43,7 +43,7 @@ async fn rejected(stand: &Stand, block: Value, because: &str) -> Result<()> {
     assert!(note.starts_with("request "), "{note}");
     stand.condition("Ready", "True", "Running").await?;
     carried_out(stand, 1, &[]).await?;
-    assert_eq!(stand.audit().await?, []);
+    assert_eq!(stand.claims().await?, []);
     assert!(stand.consumer(2).await?.is_none());
     Ok(())
 }
@@ -165,7 +165,7 @@ async fn r13_a_source_from_which_reading_would_take_events_is_refused() -> Resul
         stand.reconciles(3).await?;
         assert_eq!(source.info().await?.state.consumer_count, 0);
         assert!(stand.api::<StatefulSet>().get_opt(NAME).await?.is_none());
-        assert_eq!(stand.audit().await?, []);
+        assert_eq!(stand.claims().await?, []);
     }
     Ok(())
 }
@@ -186,7 +186,7 @@ async fn a_plan_runs_when_a_person_approved_it_and_not_for_the_hash_of_another()
     );
     stand.reconciles(3).await?;
     carried_out(&stand, 1, &[]).await?;
-    assert_eq!(stand.audit().await?, []);
+    assert_eq!(stand.claims().await?, []);
     stand.annotate("lookback.dev/approve", &plan.hash).await?;
     completed(&stand, "again").await?;
     let digest = carried_out(&stand, 2, &[("again", 2)]).await?;
@@ -229,7 +229,7 @@ async fn a_request_that_was_not_begun_in_time_expires() -> Result<()> {
     stand.reconciles(2).await?;
     answered(&stand, "again", "ReplayExpired").await?;
     carried_out(&stand, 1, &[]).await?;
-    assert_eq!(stand.audit().await?, []);
+    assert_eq!(stand.claims().await?, []);
 
     // It was never begun, so with a later time it may run.
     let later = Timestamp::now() + SignedDuration::from_hours(1);

@@ -33,7 +33,7 @@ async fn r15_a_replay_asked_for_while_suspended_is_queued_and_runs_on_resume() -
     answered(&stand, "again", "Queued").await?;
     stand.reconciles(3).await?;
     assert!(stand.api::<Pod>().get_opt(POD).await?.is_none());
-    assert_eq!(stand.audit().await?, []);
+    assert_eq!(stand.claims().await?, []);
     assert_eq!(stand.checkpoint().await?.position.sequence.0, 3);
 
     ask(&stand, again()).await?;
@@ -54,7 +54,7 @@ async fn a_replay_that_waits_for_approval_waits_on_while_suspended() -> Result<(
     stand.annotate("lookback.dev/approve", &hash).await?;
     stand.reconciles(3).await?;
     ended(&stand, "again", ReplayPhase::AwaitingApproval).await?;
-    assert_eq!(stand.audit().await?, []);
+    assert_eq!(stand.claims().await?, []);
     ask(&stand, block).await?;
     completed(&stand, "again").await?;
     carried_out(&stand, 2, &[("again", 2)]).await?;

@@ -101,7 +101,7 @@ async fn a_killed_operator_leaves_the_worker_alone_and_the_next_one_goes_on() ->
     })
     .await?;
     stand.condition("Ready", "True", "Running").await?;
-    assert_eq!(stand.audit().await?, []);
+    assert_eq!(stand.claims().await?, []);
     Ok(())
 }
 

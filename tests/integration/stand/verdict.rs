@@ -10,6 +10,7 @@ use lookback::state::FileDigest;
 use lookback_dev::stream::Reader;
 use lookback_engine::{EngineOptions, RuleSet};
 use lookback_protocol::alert::AlertRecord;
+use lookback_protocol::audit::AuditKind;
 use lookback_protocol::position::StreamSeq;
 use serde_json::Value;
 
@@ -73,15 +74,15 @@ impl Stand {
         Ok(alerts)
     }
 
-    /// Everything about this pipeline in the audit stream, each with its subject; empty without one.
-    pub(crate) async fn audit(&self) -> Result<Vec<(String, Value)>> {
+    /// The claims of replays of this pipeline in the audit, each with its subject; empty without an audit.
+    pub(crate) async fn claims(&self) -> Result<Vec<(String, Value)>> {
         if streams::read(&self.connect().await?, AUDIT)
             .await?
             .is_none()
         {
             return Ok(Vec::new());
         }
-        let subject = format!("lookback.audit.{}.{}.>", self.namespace, self.key().name());
+        let subject = self.key().audit_subject(AuditKind::Replay, "*");
         let reader = Reader::open(&self.js, AUDIT, &[subject], StreamSeq(1)).await?;
         let mut messages = std::pin::pin!(reader.messages());
         let mut records = Vec::new();
