@@ -361,7 +361,15 @@ async fn s54_a_store_goes_on_at_another_server_when_its_own_dies() -> Result<()>
 }
 
 /// Where product code may wait for time to pass, and why.
-const WAITS: [(&str, &str); 8] = [
+const WAITS: [(&str, &str); 10] = [
+    (
+        "src/ctl/alerts/watch.rs",
+        "asks again, as often as --interval says, for what an interruption hid",
+    ),
+    (
+        "src/ctl/output/live.rs",
+        "looks again, as often as --interval says",
+    ),
     (
         "src/nats/log/pull.rs",
         "takes a pull without heartbeats for dead",
