@@ -1,6 +1,6 @@
 //! Requests to JetStream with the server's own error codes. async-nats' helpers hide them: a lost race
 //! on a replicated stream is 10164, which they call "other", and their key-value reads may be stale.
-//! Everything here is answered by the leader, but for [`direct`].
+//! Everything here is answered by the leader, but for what `direct` has.
 
 mod batch;
 mod direct;
