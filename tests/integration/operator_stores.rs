@@ -125,7 +125,10 @@ async fn alerts_and_dead_letters_are_counted_by_state() -> Result<()> {
 async fn alerts_in_a_state_that_the_workflow_lost_are_named() -> Result<()> {
     let world = World::new().await?;
     let operator = world.operator().await?;
-    world.create(world.spec()).await?;
+    let mut spec = world.spec();
+    let wait = json!({"id": "wait", "from": ["new"], "to": "waiting"});
+    spec["alerts"] = json!({"workflow": {"states": ["waiting"], "transitions": [wait]}});
+    world.create(spec).await?;
     world.appears::<StatefulSet>(NAME).await?;
     let subject = world.key().alert_subject("waiting", "A");
     world
@@ -134,13 +137,9 @@ async fn alerts_in_a_state_that_the_workflow_lost_are_named() -> Result<()> {
         .publish(subject, "{}".into())
         .await?
         .await?;
-    // It stood in the status while the workflow had it.
-    let shown = json!({"status": {"alerts": {"stored": 1, "byState": {"waiting": 1}, "new": 0, "known": 0}}});
-    let patch = kube::api::Patch::Merge(shown);
-    let parameters = kube::api::PatchParams::default();
+    let default = json!({"spec": {"alerts": {"workflow": null}}});
+    world.merge::<DetectionPipeline>(NAME, default).await?;
     eventually(SOON, "the state is named", async || {
-        let api = world.api::<DetectionPipeline>();
-        api.patch_status(NAME, &parameters, &patch).await?;
         let condition = crate::operator_fixture::find(&world.status().await?, "NatsReady")?;
         ensure!(condition.reason == "StatesOrphaned", "{condition:?}");
         ensure!(condition.message.contains("waiting (1)"), "{condition:?}");

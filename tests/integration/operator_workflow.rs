@@ -57,9 +57,11 @@ async fn s01_a_pipeline_has_the_default_workflow_until_it_is_given_another() -> 
     let default = definition_of(&world, &serde_json::to_value(WorkflowSpec::default())?)?;
     stands(&world, Some(&default)).await?;
     set_workflow(&world, &closing()).await?;
-    stands(&world, Some(&definition_of(&world, &closing())?)).await?;
+    let closing = definition_of(&world, &closing())?.after(default);
+    stands(&world, Some(&closing)).await?;
     let note = world.event("WorkflowChanged").await?;
-    assert!(note.contains("is changed in states, transitions"), "{note}");
+    let told = "is changed in former, states, transitions";
+    assert!(note.contains(told), "{note}");
     operator.end().await
 }
 
