@@ -10,7 +10,7 @@ use lookback::nats::alerts::{AlertStore, StepError, StoredAlert};
 use lookback::nats::connect::Timeouts;
 use lookback::nats::entries::ReadError;
 use lookback_dev::support::eventually;
-use lookback_protocol::alert::{ARCHIVED, AlertRecord, HistoryEntry, NEW, PREV_SEQ};
+use lookback_protocol::alert::{ARCHIVED, AlertRecord, HistoryEntry, NEW, OP_ID, PREV_SEQ};
 use lookback_protocol::audit::{Act, AuditRecord};
 use lookback_protocol::names::AUDIT_STREAM;
 use lookback_protocol::workflow::{Ask, To};
@@ -352,15 +352,19 @@ struct Audit {
     /// What went out of histories, by alert.
     past: BTreeMap<String, BTreeMap<u64, HistoryEntry>>,
     /// By alert and the version that was archived.
-    archived: BTreeMap<(String, u64), AlertRecord>,
+    /// By the operation that archived it, or tried to.
+    archived: BTreeMap<String, AlertRecord>,
 }
 
 fn archived<'a>(stub: &Raw, id: &str, audit: &'a Audit) -> Result<&'a AlertRecord> {
-    let from = stub
+    let by = stub.header(OP_ID).context("a stub without its operation")?;
+    let found = audit.archived.get(by).context("it is not in the audit")?;
+    let from: u64 = stub
         .header(PREV_SEQ)
-        .context("a stub without its version")?;
-    let found = audit.archived.get(&(id.to_owned(), from.parse()?));
-    found.context("it is not in the audit")
+        .context("a stub without its version")?
+        .parse()?;
+    ensure!(found.id == id && found.prev_seq == from, "{found:?}");
+    Ok(found)
 }
 
 fn audited(messages: &[Raw]) -> Result<Audit> {
@@ -376,8 +380,7 @@ fn audited(messages: &[Raw]) -> Result<Audit> {
                 past.insert(step.number, step.entry);
             }
             Act::Archive(archived) => {
-                let AlertRecord { id, prev_seq, .. } = archived.alert.as_ref();
-                let key = (id.clone(), *prev_seq);
+                let key = archived.alert.op_id.clone();
                 audit.archived.insert(key, *archived.alert);
             }
             other => bail!("{other:?} in the audit"),

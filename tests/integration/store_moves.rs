@@ -495,6 +495,41 @@ fn counted(some: &[(&str, u64)]) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test]
+async fn s45_of_people_who_archive_one_alert_one_wins_and_the_audit_has_theirs() -> Result<()> {
+    for fixture in [StoreFixture::r1().await?, StoreFixture::r3().await?] {
+        let movers = stores(&fixture, 8).await?;
+        for id in fixture.create(0..10).await? {
+            let asks: Vec<_> = (0..movers.len())
+                .map(|mover| Ask {
+                    by: format!("user/{mover}"),
+                    reason: format!("reason {mover}"),
+                    ..ask(To::Archive)
+                })
+                .collect();
+            let steps = movers.iter().zip(&asks);
+            let outcomes = join_all(steps.map(|(mover, ask)| mover.step(&id, None, ask))).await;
+            let mut winners = Vec::new();
+            for (ask, outcome) in asks.iter().zip(outcomes) {
+                match outcome {
+                    Ok(_) => winners.push(ask),
+                    Err(StepError::Conflict { .. } | StepError::Refused { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            ensure!(winners.len() == 1, "{winners:?}");
+            let kept = fixture.alerts.archived(&id).await?;
+            assert_eq!(kept.op_id, winners[0].op_id);
+            let last = kept.history.last().context("no history")?;
+            assert_eq!(
+                (&last.by, &last.reason),
+                (&winners[0].by, &winners[0].reason)
+            );
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn s45_s51_t5_of_eight_movers_of_one_version_one_wins_r1() -> Result<()> {
     one_winner(&StoreFixture::r1().await?, 200).await
 }

@@ -185,15 +185,15 @@ pub struct OperatorAct {
 }
 
 impl Archived {
-    /// The last token of its subject. Each version of an alert has its own: whoever wrote one that then
-    /// was not archived, because somebody else changed the alert first, is in no one's way.
+    /// The last token of its subject. Each try has its own: whoever wrote one and then did not archive
+    /// the alert, because somebody else was faster or there was no room, is in no one's way.
     #[must_use]
-    pub fn key_of(id: &str, prev_seq: u64) -> String {
-        format!("{id}-{prev_seq}")
+    pub fn key_of(id: &str, prev_seq: u64, op_id: &str) -> String {
+        format!("{id}-{prev_seq}-{op_id}")
     }
 
     fn key(&self) -> String {
-        Self::key_of(&self.alert.id, self.alert.prev_seq)
+        Self::key_of(&self.alert.id, self.alert.prev_seq, &self.alert.op_id)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::store::{AlertStore, StoredAlert, Version};
 use crate::nats::api::{ApiError, header_text};
-use crate::nats::audit::{AuditError, claim, record};
+use crate::nats::audit::{AuditError, record};
 use crate::nats::entries::{Move, NewPart, ReadError, Written};
 
 /// How often a step is tried while others write the alert too. On replicated streams a try may only
@@ -190,8 +190,8 @@ impl AlertStore {
             let archived = Archived {
                 alert: Box::new(step.record.clone()),
             };
-            // Whoever was first kept the same version of the alert.
-            claim(&self.nats, &self.audit_record(Act::Archive(archived), ask)).await?;
+            let archived = self.audit_record(Act::Archive(archived), ask);
+            record(&self.nats, &archived).await?;
         }
         Ok(())
     }

@@ -107,7 +107,7 @@ impl AlertStore {
         if version.alert.state != ARCHIVED {
             return Err(not_found());
         }
-        let key = Archived::key_of(id, version.prev_seq);
+        let key = Archived::key_of(id, version.prev_seq, &version.op_id);
         let subject = self.owner.pipeline.audit_subject(AuditKind::Archive, &key);
         let message = self
             .nats
