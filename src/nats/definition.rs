@@ -82,6 +82,10 @@ pub async fn ensure(
     let stands = stands(nats, &key, &subject).await?;
     let earlier = stands.as_ref().filter(|message| !message.is_marker());
     let desired = match earlier.and_then(|message| parse(message).ok()) {
+        None if earlier.is_some_and(|message| is_of(message, &definition.owner)) => {
+            let newer = "another version of Lookback wrote it: run that one, or delete the key";
+            return Err(failed("read", &key)(ApiError::Unreadable(newer.into())));
+        }
         Some(earlier) => serde_json::to_value(definition.clone().after(earlier)),
         None => serde_json::to_value(definition),
     };
@@ -180,6 +184,10 @@ fn differing(one: &Value, other: &Value) -> Vec<String> {
     fields.sort();
     fields.dedup();
     fields
+}
+
+fn is_of(message: &StoredMessage, owner: &Owner) -> bool {
+    serde_json::from_slice::<Owner>(&message.payload).is_ok_and(|theirs| theirs == *owner)
 }
 
 fn parse(message: &StoredMessage) -> Result<Definition, ReadError> {

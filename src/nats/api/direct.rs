@@ -70,6 +70,9 @@ impl Nats {
 
     async fn copies(&self, stream: &str, by: &Value) -> Result<Copied, ApiError> {
         let client = self.client();
+        // What is under way when the connection is cut is lost, and the rest may still come.
+        let mut cuts = self.disconnects();
+        cuts.mark_unchanged();
         let inbox = client.new_inbox();
         let mut answers = client
             .subscribe(inbox.clone())
@@ -92,6 +95,9 @@ impl Nats {
                 .ok_or_else(|| ApiError::NoAnswer(RequestErrorKind::Other.into()))?;
             match answer.status {
                 None => messages.push(StoredMessage::copied(&answer)?),
+                Some(_) if cuts.has_changed().unwrap_or(true) => {
+                    return Err(ApiError::NoAnswer(RequestErrorKind::Other.into()));
+                }
                 Some(status) => return end(messages, status, &answer),
             }
         }

@@ -108,8 +108,10 @@ fn description(letter: &DeadLetter) -> HeaderMap {
     headers.insert(ERROR, one_line(&letter.error).as_str());
     headers.insert(STREAM, one_line(&letter.stream).as_str());
     headers.insert(SEQUENCE, event.sequence.to_string().as_str());
-    // Whole, because the event is sent there again. A blank shows that it was not such a subject.
-    headers.insert(SUBJECT, header_text(&event.subject).as_str());
+    // Whole, because the event is sent there again, unless it was a subject that no client can write.
+    let unwritable = char::REPLACEMENT_CHARACTER.to_string();
+    let subject = event.subject.replace(char::is_control, &unwritable);
+    headers.insert(SUBJECT, subject.as_str());
     headers.insert(PUBLISHED, format!("{:.9}", event.published).as_str());
     headers.insert(ATTEMPTS, letter.attempts.to_string().as_str());
     headers.insert(EPOCH, letter.epoch.to_string().as_str());

@@ -34,7 +34,10 @@ const LAST_ROUNDS: usize = 4;
 /// Who counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counter {
-    /// The only copy there is.
+    /// The only copy there is, all but the first state.
+    Rest,
+    /// The only copy there is, every state: while others write all the time, what is left of the stream
+    /// says too little.
     Only,
     /// Any copy.
     Any,
@@ -64,7 +67,7 @@ impl Round {
         let (messages, last) = self.before;
         let still = self.before == self.after && self.subjects == self.subjects_after;
         match self.counter {
-            Counter::Only | Counter::Leader => still,
+            Counter::Rest | Counter::Only | Counter::Leader => still,
             Counter::Any if last == self.after.1 => still && known == messages,
             Counter::Any => known >= messages,
         }
@@ -83,6 +86,7 @@ impl Entries {
         loop {
             rounds += 1;
             let (counter, last_round) = match (is_replicated(&observed), rounds <= ROUNDS) {
+                (false, true) if rounds < LAST_ROUNDS => (Counter::Rest, LAST_ROUNDS),
                 (false, _) => (Counter::Only, LAST_ROUNDS),
                 (true, true) => (Counter::Any, ROUNDS + LAST_ROUNDS),
                 (true, false) => (Counter::Leader, ROUNDS + LAST_ROUNDS),
@@ -91,7 +95,7 @@ impl Entries {
             let left = self.left(states, counter, observed.state.last_seq).await?;
             // Where there is one copy, the size of the stream says as much.
             let subjects_after = match counter {
-                Counter::Only => subjects.clone(),
+                Counter::Rest | Counter::Only => subjects.clone(),
                 _ if left.is_empty() => subjects.clone(),
                 Counter::Any | Counter::Leader => {
                     self.subjects_of(states, counter, &observed).await?.0
@@ -122,7 +126,7 @@ impl Entries {
         observed: &ObservedStream,
     ) -> Result<(Vec<u64>, u64), ReadError> {
         let others = format!("{}.{}", self.prefix, self.beside);
-        let derived = usize::from(counter == Counter::Only).min(states.len());
+        let derived = usize::from(counter == Counter::Rest).min(states.len());
         let filters = states[derived..]
             .iter()
             .map(|state| self.subject(state, "*"));
@@ -130,7 +134,9 @@ impl Entries {
             .chain([others])
             .map(|filter| async move {
                 match counter {
-                    Counter::Only | Counter::Any => self.subjects_copied(&filter).await,
+                    Counter::Rest | Counter::Only | Counter::Any => {
+                        self.subjects_copied(&filter).await
+                    }
                     // Behind the last subject: only their number is wanted.
                     Counter::Leader => {
                         let some = self.subjects_from(&filter, u64::from(u32::MAX)).await?;
@@ -172,7 +178,7 @@ impl Entries {
             .map(|(state, id)| self.subject(state, id))
             .collect();
         let newest = match counter {
-            Counter::Only => self.newest(marked, None).await?,
+            Counter::Rest | Counter::Only => self.newest(marked, None).await?,
             Counter::Leader if marked.len() <= MAX_SUBJECTS => {
                 self.leader_newest(&marked).await?.into_iter().collect()
             }
@@ -263,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_expires_in_between_is_counted_again() {
-        for counter in [Counter::Only, Counter::Any, Counter::Leader] {
+        for counter in [Counter::Rest, Counter::Only, Counter::Any, Counter::Leader] {
             let expired = Round {
                 subjects_after: vec![5, 2],
                 after: (9, 20),

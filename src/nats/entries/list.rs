@@ -12,8 +12,12 @@ use crate::nats::streams::ObservedStream;
 
 /// Messages asked for at least: among them may be tombstones, and small requests cost as much.
 const MIN_ASKED: usize = 100;
+/// Bytes of a page after which it takes no more: a dead letter may be as large as a message can be.
+const PAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Subjects that a server looks up at once.
 const FEW: u64 = MAX_SUBJECTS as u64;
+/// How often names are read anew because some expired meanwhile.
+const NAMES_ANEW: usize = 16;
 /// How often copies are asked that are behind, before the leader is.
 const ASKED_AGAIN: usize = 8;
 /// Gets of the leader under way at once.
@@ -230,12 +234,19 @@ impl Entries {
     /// one before; when it does not, they are read anew.
     pub(super) async fn names(&self, filter: &str) -> Result<Vec<String>, ReadError> {
         let mut names: Vec<String> = Vec::new();
+        let mut anew = 0;
         loop {
             let offset = names.len().saturating_sub(1) as u64;
             let some = self.subjects_from(filter, offset).await?;
             let mut subjects = some.state.subjects.into_keys().peekable();
             let last = names.pop();
             if last.is_some() && last.as_ref() != subjects.peek() {
+                anew += 1;
+                if anew > NAMES_ANEW {
+                    let moving = "its subjects expire faster than they are read";
+                    let source = ApiError::Unreadable(moving.into());
+                    return Err(self.stream_failed("read the subjects of", source));
+                }
                 names.clear();
                 continue;
             }
@@ -321,6 +332,8 @@ fn is_behind(copied: &Copied, at_least: Option<u64>) -> bool {
 struct Gathering {
     limit: usize,
     items: Vec<StoredMessage>,
+    /// Of their payloads.
+    bytes: usize,
     /// The sequence from which on nothing was looked at.
     at: u64,
     /// Whether there is something from there on, as far as is known.
@@ -332,13 +345,14 @@ impl Gathering {
         Self {
             limit,
             items: Vec::new(),
+            bytes: 0,
             at: from.0,
             more: false,
         }
     }
 
     fn is_full(&self) -> bool {
-        self.items.len() >= self.limit
+        self.items.len() >= self.limit || self.bytes >= PAGE_BYTES
     }
 
     /// Takes what fits and is no tombstone, as long as there is room; how many fitted so.
@@ -353,6 +367,7 @@ impl Gathering {
             }
             self.at = message.sequence + 1;
             if wanted {
+                self.bytes += message.payload.len();
                 self.items.push(message);
             }
         }

@@ -84,12 +84,16 @@ pub(super) async fn read(
         let store = DeadLetterStore::new(nats.clone(), owner.clone());
         known(key, store.counts().await)
     };
+    let there = (alerts.is_some(), letters.is_some());
     let (alerts, dead_letters) = tokio::join!(count_alerts, count_letters);
     let counts = Counts {
         alerts,
         dead_letters,
     };
-    tallies.keep(key, place, &counts);
+    // What could not be counted is tried again at the next look.
+    if there == (counts.alerts.is_some(), counts.dead_letters.is_some()) {
+        tallies.keep(key, place, &counts);
+    }
     counts
 }
 
