@@ -5,7 +5,7 @@
 //! # Layout
 //! - [`context`]: the API server, the pipelines a verb is about, and the way to their NATS.
 //! - [`output`]: tables, JSON and YAML.
-//! - one file a verb.
+//! - one file or folder a verb; [`given`]: arguments as people give them; [`complete`]: words for shells.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -29,7 +29,7 @@ mod status;
 mod usage;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -109,8 +109,9 @@ impl Cli {
             Command::Completions { shell } => {
                 let mut command = Self::command();
                 let name = command.get_name().to_owned();
-                clap_complete::generate(shell, &mut command, name, &mut io::stdout());
-                Ok(())
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut command, name, &mut script);
+                io::stdout().write_all(&script).map_err(Into::into)
             }
             Command::Complete { words } => complete::run(Self::command(), &words).await,
         };

@@ -37,13 +37,31 @@ pub struct Target {
     #[arg(short, long, global = true)]
     namespace: Option<String>,
     /// A NATS server to use instead of the one that the pipeline names
-    #[arg(long, global = true, value_name = "URL", env = "LOOKBACK_NATS_URL")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "LOOKBACK_NATS_URL",
+        hide_env_values = true
+    )]
     nats_url: Option<String>,
     /// A .creds file to use instead of the pipeline's Secret
-    #[arg(long, global = true, value_name = "FILE", env = "LOOKBACK_NATS_CREDS")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "LOOKBACK_NATS_CREDS",
+        hide_env_values = true
+    )]
     nats_creds: Option<PathBuf>,
     /// PEM certificates of the CA to trust instead of those in the pipeline's Secret
-    #[arg(long, global = true, value_name = "FILE", env = "LOOKBACK_NATS_CA")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "LOOKBACK_NATS_CA",
+        hide_env_values = true
+    )]
     nats_ca: Option<PathBuf>,
     /// Never reach NATS by way of the API server
     #[arg(long, global = true)]

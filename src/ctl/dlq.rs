@@ -11,6 +11,7 @@ use anyhow::Result;
 use super::context::Context;
 use super::output::Format;
 use crate::nats::deadletters::DeadLetterStore;
+use crate::nats::entries::MIN_PREFIX;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -40,4 +41,13 @@ pub(super) async fn run(command: Command, context: &Context, format: Format) -> 
 async fn store(context: &Context, pipeline: Option<&str>) -> Result<DeadLetterStore> {
     let reached = context.reach(context.pipeline(pipeline).await?).await?;
     Ok(DeadLetterStore::new(reached.nats, reached.owner))
+}
+
+/// An id, or enough of its beginning.
+fn given_id(text: &str) -> Result<String, String> {
+    let id = text.trim();
+    match id.len() {
+        0..MIN_PREFIX => Err(format!("give at least {MIN_PREFIX} characters of the id")),
+        _ => Ok(id.to_owned()),
+    }
 }

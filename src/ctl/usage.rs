@@ -46,11 +46,7 @@ fn every_verb_has_an_example() {
 fn usage() -> String {
     let mut out = String::new();
     let mut say = |text: &str| writeln!(out, "{text}").unwrap();
-    // Values of this process's environment are nothing for a page.
-    let hidden = |arg: clap::Arg| arg.hide_env_values(true);
-    let mut command = Cli::command()
-        .disable_help_subcommand(true)
-        .mut_args(hidden);
+    let mut command = Cli::command().disable_help_subcommand(true);
     let mut verbs = Vec::new();
     // Before anything is rendered, which hands the options of all on to each.
     leaves(&command, "kubectl lookback", &mut verbs);

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
+use lookback_protocol::alert::ARCHIVED;
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
@@ -124,6 +125,10 @@ impl Following {
             return Ok(());
         }
         self.seen = alert.sequence;
+        // As in a list: those that are done with only where they are asked for.
+        if alert.state == ARCHIVED && self.filter.state.as_deref() != Some(ARCHIVED) {
+            return Ok(());
+        }
         let alert = Alert::new(&self.store.reached.owner.pipeline, alert);
         match self.filter.takes(&alert) {
             true => self.printer.print(&alert),

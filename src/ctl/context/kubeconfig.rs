@@ -32,7 +32,11 @@ pub(super) async fn read(target: &Target) -> Result<Cluster> {
             let asked = target.kubeconfig.is_some() || target.context.is_some();
             match Config::incluster() {
                 Ok(config) if !asked => config,
-                _ => return Err(anyhow!(error).context("cannot read the kubeconfig")),
+                _ => {
+                    return Err(anyhow!(error).context(
+                        "cannot read the kubeconfig: give --kubeconfig, or set KUBECONFIG",
+                    ));
+                }
             }
         }
     };

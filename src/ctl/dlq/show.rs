@@ -20,6 +20,7 @@ const ROW: usize = 16;
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
     /// The id, or its first 6 characters or more
+    #[arg(value_parser = super::given_id)]
     id: String,
     /// The pipeline; may be left out when the namespace has only one
     #[arg(short, long)]

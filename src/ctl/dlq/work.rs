@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
 use lookback_protocol::deadletter::{PARKED, REDRIVING};
 use serde::Serialize;
@@ -47,7 +47,7 @@ pub(in super::super) struct DiscardArgs {
 #[derive(Debug, clap::Args)]
 struct Which {
     /// The ids, or their first 6 characters or more
-    #[arg(value_name = "ID", conflicts_with_all = ["all", "reason", "rule", "since", "until"])]
+    #[arg(value_name = "ID", value_parser = super::given_id, conflicts_with_all = ["all", "reason", "rule", "since", "until"])]
     ids: Vec<String>,
     /// Every parked dead letter
     #[arg(long, conflicts_with_all = ["reason", "rule", "since", "until"])]
@@ -147,7 +147,7 @@ async fn work(
     }
     let store = store(context, which.pipeline.as_deref()).await?;
     let ids = if which.ids.is_empty() || which.dry_run {
-        let letters = which.letters(verb, &store).await?;
+        let letters = which.letters(&store).await?;
         if which.dry_run {
             return print(&DryRun::over(&letters), format);
         }
@@ -197,22 +197,24 @@ impl Verb {
             Self::Discard => "discarded",
         }
     }
-
-    /// States out of which it goes. What somebody began to redrive and did not end is gone on with.
-    fn states(self) -> &'static [&'static str] {
-        match self {
-            Self::Redrive { .. } => &[PARKED, REDRIVING],
-            Self::Discard => &[PARKED],
-        }
-    }
 }
 
 impl Which {
-    async fn letters(&self, verb: Verb, store: &DeadLetterStore) -> Result<Vec<LetterHead>> {
+    /// What is meant. Flags pick what is parked; what somebody began to redrive is gone on with only
+    /// by its id, because it may still be at work.
+    async fn letters(&self, store: &DeadLetterStore) -> Result<Vec<LetterHead>> {
+        let states: &[&str] = match self.ids.is_empty() {
+            true => &[PARKED],
+            false => &[PARKED, REDRIVING],
+        };
         let mut out = Vec::new();
-        for state in verb.states() {
+        for state in states {
             let (letters, _) = self.picks.read(store, Some(state), usize::MAX).await?;
             out.extend(letters);
+        }
+        for id in &self.ids {
+            let is_there = out.iter().any(|letter| letter.id.starts_with(id.as_str()));
+            ensure!(is_there, "no dead letter {id} is parked or being redriven");
         }
         let is_given = |letter: &LetterHead| {
             let mut ids = self.ids.iter();
@@ -295,7 +297,6 @@ fn is_refusal(error: &LetterError) -> bool {
             | LetterError::Busy { .. }
             | LetterError::Loop { .. }
             | LetterError::NotResendable { .. }
-            | LetterError::Unproven { .. }
             | LetterError::Sent { .. }
             | LetterError::Full { .. }
             | LetterError::NoReason

@@ -49,14 +49,18 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
         );
     }
     let EngineOptions { correlation, .. } = options;
-    print(
-        &Explained {
-            rules,
-            problems,
-            settings: correlation,
-        },
-        format,
-    )
+    let explained = Explained {
+        rules,
+        problems,
+        settings: correlation,
+    };
+    print(&explained, format)?;
+    let unusable = explained.problems.len();
+    ensure!(
+        unusable == 0 || args.rule.is_some(),
+        "{unusable} documents cannot be used"
+    );
+    Ok(())
 }
 
 /// Titles are compared without case.
