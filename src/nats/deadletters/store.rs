@@ -199,6 +199,19 @@ pub enum LetterError {
         /// Where the event stands in the source stream.
         sequence: u64,
     },
+    /// Its event was sent, and the letter does not say so.
+    #[error(
+        "the event of dead letter {id} was sent and stands at sequence {sequence}, but the letter is still redriving: redrive it again, the event is not sent twice"
+    )]
+    Unfinished {
+        /// The dead letter.
+        id: String,
+        /// Where the event stands in the source stream now.
+        sequence: u64,
+        /// Why the letter was not moved.
+        #[source]
+        source: Box<Self>,
+    },
     /// The event was sent, but somebody else moved the dead letter meanwhile.
     #[error(
         "the event of dead letter {id} was sent, as {sequence}, but {by} has moved the dead letter to {state}"

@@ -173,7 +173,11 @@ impl DeadLetterStore {
                 by,
                 state,
             }),
-            Err(error) => Err(error),
+            Err(error) => Err(LetterError::Unfinished {
+                id: letter.stored.id.clone(),
+                sequence,
+                source: Box::new(error),
+            }),
         }
     }
 
