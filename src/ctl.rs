@@ -5,7 +5,7 @@
 //! # Layout
 //! - [`context`]: the API server, the pipelines a verb is about, and the way to their NATS.
 //! - [`output`]: tables, JSON and YAML.
-//! - one file or folder a verb; [`given`]: arguments as people give them; [`complete`]: words for shells.
+//! - one file or folder a verb; `given`: arguments as people give them; `complete`: words for shells.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
