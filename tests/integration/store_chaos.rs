@@ -110,7 +110,7 @@ impl Scene {
             };
             match store.step(&read.id, Some(read.sequence), &ask).await {
                 Ok(stepped) => {
-                    let sequence = stepped.alert.sequence;
+                    let sequence = stepped.sequence;
                     ensure!(sequence > read.sequence, "{stepped:?} from {read:?}");
                     self.acknowledged[alert].fetch_max(sequence, Ordering::SeqCst);
                     self.steps.fetch_add(1, Ordering::SeqCst);

@@ -21,6 +21,8 @@ pub struct Stepped {
     /// The alert as it stands now; others may have gone on from there when the answer to an earlier try
     /// was lost.
     pub alert: StoredAlert,
+    /// The sequence of the version that the step made; that of `alert` unless others went on.
+    pub sequence: u64,
     /// The state before.
     pub from: String,
     /// The transition.
@@ -255,6 +257,7 @@ impl AlertStore {
                 time,
                 record: (state != ARCHIVED).then(|| step.record.clone()),
             },
+            sequence,
             from: step.from,
             transition: step.transition,
         })
@@ -303,6 +306,7 @@ impl AlertStore {
             .await?;
         Ok(Stepped {
             alert: found.alert,
+            sequence,
             from,
             transition: entry.transition,
         })
