@@ -12,6 +12,8 @@ use crate::nats::streams::ObservedStream;
 
 /// Messages asked for at least: among them may be tombstones, and small requests cost as much.
 const MIN_ASKED: usize = 100;
+/// Messages asked for at most.
+const MAX_ASKED: usize = 2 * MAX_PAGE;
 /// Bytes of a page after which it takes no more: a dead letter may be as large as a message can be.
 const PAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Subjects that a server looks up at once.
@@ -37,24 +39,32 @@ impl Entries {
     ) -> Result<Page<StoredMessage>, ReadError> {
         self.check_state(state)?;
         let observed = self.observed().await?;
-        let page = Gathering::new(from, limit.clamp(1, MAX_PAGE));
+        let empty = Gathering::new(from, limit.clamp(1, MAX_PAGE));
         let state = state.unwrap_or("*");
-        Ok(self.gather(page, state, &observed).await?.done())
+        Ok(self.gather(empty, state, &observed).await?.done())
     }
 
     async fn gather(
         &self,
-        mut page: Gathering,
+        empty: Gathering,
         state: &str,
         observed: &ObservedStream,
     ) -> Result<Gathering, ReadError> {
         let filter = self.subject(state, "*");
         let replicated = is_replicated(observed);
-        let mut ask = MIN_ASKED;
+        let mut page = empty.clone();
         let mut is_proven = true;
         let mut way = match observed.state.messages <= FEW {
             true => Way::Few,
             false => Way::Everything,
+        };
+        // A server looks at each of its subjects to say how many messages follow one in the midst of
+        // the stream, but knows how many there are in all. So a few from the beginning show how dense
+        // it is, and then all are asked for from there again.
+        let mut probing = way == Way::Everything && page.at <= observed.state.first_seq;
+        let mut ask = match probing {
+            true => MIN_ASKED,
+            false => enough(page.room(), 1, 1),
         };
         loop {
             let filtered = match way {
@@ -92,8 +102,14 @@ impl Entries {
                     true => Way::Few,
                     false => Way::Filtered,
                 };
+                ask = enough(page.room(), 1, 1);
+            } else {
+                if probing {
+                    page = empty.clone();
+                }
+                ask = enough(page.room(), fitting, came);
             }
-            ask = (ask * 4).min(MAX_PAGE);
+            probing = false;
         }
         if !is_proven {
             let before = page.items.len();
@@ -284,6 +300,13 @@ enum Way {
     Filtered,
 }
 
+/// How many messages to ask for when `wanted` of them shall fit, as `fitting` of `came` did; some more
+/// than that, as another request costs more than they.
+fn enough(wanted: usize, fitting: usize, came: usize) -> usize {
+    let expected = (wanted * came).div_ceil(fitting.max(1));
+    (expected + expected / 8).clamp(MIN_ASKED, MAX_ASKED)
+}
+
 /// Whether it is worth to go on with everything.
 fn is_dense(fitting: usize, came: usize) -> bool {
     2 * fitting >= came
@@ -353,6 +376,11 @@ impl Gathering {
 
     fn is_full(&self) -> bool {
         self.items.len() >= self.limit || self.bytes >= PAGE_BYTES
+    }
+
+    /// Entries that it can still take, unless they are large.
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.items.len())
     }
 
     /// Takes what fits and is no tombstone, as long as there is room; how many fitted so.
@@ -484,6 +512,18 @@ mod tests {
         let page = page.done();
         assert_eq!(sequences(&page), [5]);
         assert_eq!(page.next, Some(Cursor(8)));
+    }
+
+    #[test]
+    fn an_eighth_more_is_asked_for_than_has_to_come() {
+        for (wanted, fitting, came, ask) in [
+            (1000, 1, 1, 1125),
+            (800, 50, 100, 1800),
+            (10, 1, 1, MIN_ASKED),
+            (1000, 0, 100, MAX_ASKED),
+        ] {
+            assert_eq!(enough(wanted, fitting, came), ask, "{wanted}");
+        }
     }
 
     #[test]

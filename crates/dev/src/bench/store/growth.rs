@@ -19,22 +19,32 @@ const RARE_STATE: &str = "escalated";
 const MOVED_STATE: &str = "triage";
 /// A page of a thousand takes as long as many gets.
 const TURNS_PER_PAGE: usize = 5;
+/// Alerts of a page that begins half the way through.
+const LATER_PAGE: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Question {
     Get,
     FirstPage,
+    LaterPage,
     RareState,
     Counts,
 }
 
 impl Question {
-    pub(super) const ALL: [Self; 4] = [Self::Get, Self::FirstPage, Self::RareState, Self::Counts];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Get,
+        Self::FirstPage,
+        Self::LaterPage,
+        Self::RareState,
+        Self::Counts,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Get => "get by id",
             Self::FirstPage => "first page of 1,000 of a state",
+            Self::LaterPage => "page of 100 in the midst of a state",
             Self::RareState => "list of a state with 100 alerts",
             Self::Counts => "counts by state",
         }
@@ -129,6 +139,12 @@ async fn ask_all(stage: &Stage, grown: &mut Grown, turn: usize) -> Result<()> {
         took(Question::FirstPage, begun);
         let expected = u64::try_from(MAX_PAGE)?.min(alerts - RARE - MOVED);
         ensure!(listed == expected, "a page of {listed}, not {expected}");
+
+        let begun = Instant::now();
+        let page = stage.alerts.list(Some(NEW), Cursor(alerts / 2), LATER_PAGE);
+        let listed = page.await?.items.len();
+        took(Question::LaterPage, begun);
+        ensure!(listed == LATER_PAGE, "a later page of {listed}");
     }
     Ok(())
 }
