@@ -19,7 +19,9 @@
 //! entries were moved within that time, however many there are.
 
 mod counts;
+mod gathering;
 mod list;
+mod newest;
 mod write;
 
 use std::time::Duration;

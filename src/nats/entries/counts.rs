@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use futures::stream::{FuturesOrdered, TryStreamExt};
 use lookback_protocol::alert::LEFT;
 
-use super::list::Newest;
+use super::newest::Newest;
 use super::{Entries, ReadError, is_replicated};
 use crate::nats::api::MAX_SUBJECTS;
 use crate::nats::streams::{ObservedStream, StreamState};
