@@ -296,11 +296,7 @@ impl DeadLetterStore {
             return Ok(letter);
         }
         let id = self.entries.resolve(id).await?;
-        let found = letter::read(&self.nats, self.key(), &id).await?;
-        found.ok_or(ReadError::NotFound {
-            noun: "dead letter",
-            id,
-        })
+        self.reread(&id).await
     }
 
     fn key(&self) -> &PipelineKey {
