@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lookback_protocol::names::{Owner, PipelineKey, STATE_BUCKET, STATE_STREAM};
-use lookback_protocol::workflow::Definition;
+use lookback_protocol::workflow::{Definition, Workflow};
 use serde_json::{Map, Value};
 
 use super::api::{ApiError, StoredMessage};
@@ -37,6 +37,12 @@ pub async fn read(nats: &Nats, key: &PipelineKey) -> Result<Option<Definition>, 
             source,
         }),
     }
+}
+
+/// What was found, or the definition of the default workflow.
+#[must_use]
+pub fn or_default(found: Option<Definition>, owner: &Owner) -> Definition {
+    found.unwrap_or_else(|| Definition::new(owner.clone(), &Workflow::default()))
 }
 
 /// The definition of every pipeline that has one, by pipeline: all that stand in this account for as
