@@ -280,6 +280,11 @@ pub(crate) fn record_of(pipeline: &PipelineKey, n: u64) -> AlertRecord {
     }
 }
 
+/// Where an alert that has left `state` marks it.
+pub(crate) fn mark(state: &str, id: &str) -> String {
+    format!("lookback.v1.prod.edr.alert.left.{state}.{id}")
+}
+
 fn at(n: u64) -> Timestamp {
     let second = i64::try_from(n).expect("tests count to less");
     Timestamp::from_second(1_700_000_000 + second).expect("it is after 1970")

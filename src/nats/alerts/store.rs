@@ -231,12 +231,7 @@ impl Version {
 
 /// The entries that are the alerts of `key`.
 pub(super) fn entries(nats: &Nats, key: &PipelineKey) -> Entries {
-    let prefix = key
-        .alert_subjects()
-        .strip_suffix(".>")
-        .expect("a stream of alerts takes everything below one prefix")
-        .to_owned();
-    Entries::new(nats.clone(), key.alerts_stream(), prefix, NOUN)
+    Entries::new(nats.clone(), key.alerts_stream(), key.alert_prefix(), NOUN)
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(message: &StoredMessage) -> Result<T, ReadError> {

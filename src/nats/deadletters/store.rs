@@ -273,9 +273,7 @@ impl DeadLetterStore {
     #[must_use]
     pub fn new(nats: Nats, owner: Owner) -> Self {
         let key = &owner.pipeline;
-        let subjects = key.dead_letter_subjects();
-        let prefix = subjects.trim_end_matches(".>").to_owned();
-        let stream = key.dead_letters_stream();
+        let (stream, prefix) = (key.dead_letters_stream(), key.dead_letter_prefix());
         Self {
             entries: Entries::new(nats.clone(), stream, prefix, "dead letter").in_parts(),
             nats,
