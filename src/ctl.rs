@@ -5,7 +5,8 @@
 //! # Layout
 //! - [`context`]: the API server, the pipelines a verb is about, and the way to their NATS.
 //! - [`output`]: tables, JSON and YAML.
-//! - one file or folder a verb; `given`: arguments as people give them; `complete`: words for shells.
+//! - one file or folder a verb; `given`: arguments as people give them; `ask`: asking before something
+//!   is done; `complete`: words for shells.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -16,6 +17,7 @@ pub mod context;
 pub mod output;
 
 mod alerts;
+mod ask;
 mod audit;
 mod complete;
 mod dlq;

@@ -8,6 +8,7 @@
 //! - [`alerts`], [`deadletters`]: what becomes of them, for people; [`entries`]: what the two have in common.
 //! - [`definition`]: the workflow of a pipeline's alerts.
 //! - [`checkpoint`]: checkpoints, for the worker; watching and deleting them, for the operator.
+//! - `owned_key`: what the keys of these two have in common for the operator.
 //! - [`audit`]: what was done once and who may do it, for the operator.
 //! - [`desired`]: what streams and consumers must look like, and whether they do. Pure.
 //! - [`survey`]: what a replay is planned from, read off the source stream.
@@ -27,5 +28,6 @@ pub mod ensure;
 pub mod entries;
 pub mod log;
 pub mod outbox;
+mod owned_key;
 pub mod streams;
 pub mod survey;

@@ -13,9 +13,6 @@ use clap::Subcommand;
 use super::context::Context;
 use super::output::Format;
 
-/// Alerts at most that one look reads before it shows any.
-const PAGE: usize = 1000;
-
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List alerts, the longest untouched first

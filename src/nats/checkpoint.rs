@@ -13,12 +13,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use lookback_protocol::checkpoint::Checkpoint;
 use lookback_protocol::names::{Owner, PipelineKey, STATE_BUCKET, STATE_STREAM};
-use serde_json::{Value, json};
 
 use super::api::{Code, unavailable};
 use super::connect::Nats;
 use super::ensure::{Deleted, ObjectError};
 use super::outbox::expecting;
+use super::owned_key::OwnedKey;
 use crate::worker::ports::{CheckpointError, Checkpoints, Revision};
 
 /// The checkpoint of one partition; see the [module](self).
@@ -185,38 +185,13 @@ impl CheckpointWatch {
 /// # Errors
 /// [`ObjectError`]: it is another's, or the server did not do it.
 pub async fn delete(nats: &Nats, owner: &Owner, partition: u32) -> Result<Deleted, ObjectError> {
-    let key = owner.pipeline.checkpoint_key(partition);
-    let subject = owner.pipeline.checkpoint_subject(partition);
-    let failed = |operation| {
-        let name = key.clone();
-        move |source| ObjectError::Api {
-            operation,
-            kind: "checkpoint",
-            name,
-            source,
-        }
+    let key = OwnedKey {
+        kind: "checkpoint",
+        name: owner.pipeline.checkpoint_key(partition),
+        subject: owner.pipeline.checkpoint_subject(partition),
+        owner,
     };
-    let found = match nats.last_of_subject(STATE_STREAM, &subject).await {
-        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
-        found => found.map_err(failed("read"))?,
-    };
-    let Some(message) = found else {
-        return Ok(Deleted::Absent);
-    };
-    let theirs: Option<Owner> = serde_json::from_slice(&message.payload).ok();
-    if !message.is_marker() && theirs.as_ref() != Some(owner) {
-        return Err(ObjectError::Foreign {
-            kind: "checkpoint",
-            name: key,
-            owner: theirs.map(|owner| owner.to_string()),
-            ours: owner.to_string(),
-        });
-    }
-    let purge = json!({ "filter": subject, "seq": message.sequence + 1 });
-    nats.api::<Value>(&format!("STREAM.PURGE.{STATE_STREAM}"), &purge)
-        .await
-        .map_err(failed("delete"))?;
-    Ok(Deleted::Now)
+    key.delete(nats).await
 }
 
 fn pipeline_of(key: &str) -> Option<(PipelineKey, u32)> {

@@ -10,14 +10,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lookback_protocol::names::{Owner, PipelineKey, STATE_BUCKET, STATE_STREAM};
-use lookback_protocol::workflow::Definition;
-use serde_json::{Map, Value, json};
+use lookback_protocol::workflow::{Definition, Workflow};
+use serde_json::{Map, Value};
 
-use super::api::{ApiError, Code, StoredMessage};
+use super::api::{ApiError, StoredMessage};
 use super::connect::Nats;
 use super::ensure::{Deleted, Ensured, ObjectError};
 use super::entries::ReadError;
 use super::outbox::expecting;
+use super::owned_key::OwnedKey;
 
 const KIND: &str = "workflow";
 
@@ -36,6 +37,12 @@ pub async fn read(nats: &Nats, key: &PipelineKey) -> Result<Option<Definition>, 
             source,
         }),
     }
+}
+
+/// What was found, or the definition of the default workflow.
+#[must_use]
+pub fn or_default(found: Option<Definition>, owner: &Owner) -> Definition {
+    found.unwrap_or_else(|| Definition::new(owner.clone(), &Workflow::default()))
 }
 
 /// The definition of every pipeline that has one, by pipeline: all that stand in this account for as
@@ -77,26 +84,25 @@ pub async fn ensure(
     definition: &Definition,
     adopt: Option<&str>,
 ) -> Result<Ensured, ObjectError> {
-    let key = definition.owner.pipeline.definition_key();
-    let subject = definition.owner.pipeline.definition_subject();
-    let stands = stands(nats, &key, &subject).await?;
+    let key = key(&definition.owner);
+    let stands = key.read(nats).await?;
     let earlier = stands.as_ref().filter(|message| !message.is_marker());
     let desired = match earlier.and_then(|message| parse(message).ok()) {
         None if earlier.is_some_and(|message| is_of(message, &definition.owner)) => {
             let newer = "another version of Lookback wrote it: run that one, or delete the key";
-            return Err(failed("read", &key)(ApiError::Unreadable(newer.into())));
+            return Err(key.failed("read")(ApiError::Unreadable(newer.into())));
         }
         Some(earlier) => serde_json::to_value(definition.clone().after(earlier)),
         None => serde_json::to_value(definition),
     };
     let desired =
-        desired.map_err(|error| failed("write", &key)(ApiError::Unreadable(error.into())))?;
+        desired.map_err(|error| key.failed("write")(ApiError::Unreadable(error.into())))?;
     let (expected, ensured) = match &stands {
         None => (0, Ensured::Created),
         Some(message) if message.is_marker() => (message.sequence, Ensured::Created),
         Some(message) => {
             let observed: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
-            let Some(ensured) = change(&key, definition, &desired, &observed, adopt)? else {
+            let Some(ensured) = change(&key, &desired, &observed, adopt)? else {
                 return Ok(Ensured::Unchanged);
             };
             (message.sequence, ensured)
@@ -104,20 +110,20 @@ pub async fn ensure(
     };
     let body = Bytes::from(desired.to_string());
     let written = nats
-        .publish(subject.clone(), expecting(expected), body)
+        .publish(key.subject.clone(), expecting(expected), body)
         .await;
     let Err(source) = written else {
         return Ok(ensured);
     };
     // It may be ours after all: an answer was lost, or somebody wrote the same.
-    let stands = self::stands(nats, &key, &subject).await?;
+    let stands = key.read(nats).await?;
     let is_there = stands.is_some_and(|message| {
         serde_json::from_slice::<Value>(&message.payload).is_ok_and(|found| found == desired)
     });
     if is_there {
         return Ok(ensured);
     }
-    Err(failed("write", &key)(source))
+    Err(key.failed("write")(source))
 }
 
 /// Deletes it, if it is `owner`'s, up to what was read: a write that comes between survives.
@@ -125,38 +131,27 @@ pub async fn ensure(
 /// # Errors
 /// [`ObjectError`]: it is another's, or the server did not do it.
 pub async fn delete(nats: &Nats, owner: &Owner) -> Result<Deleted, ObjectError> {
-    let key = owner.pipeline.definition_key();
-    let subject = owner.pipeline.definition_subject();
-    let found = match nats.last_of_subject(STATE_STREAM, &subject).await {
-        Err(error) if error.code() == Some(Code::STREAM_NOT_FOUND) => None,
-        found => found.map_err(failed("read", &key))?,
-    };
-    let Some(message) = found else {
-        return Ok(Deleted::Absent);
-    };
-    if !message.is_marker() {
-        let theirs: Option<Owner> = serde_json::from_slice(&message.payload).ok();
-        if theirs.as_ref() != Some(owner) {
-            return Err(foreign(&key, owner, theirs));
-        }
+    key(owner).delete(nats).await
+}
+
+fn key(owner: &Owner) -> OwnedKey<'_> {
+    OwnedKey {
+        kind: KIND,
+        name: owner.pipeline.definition_key(),
+        subject: owner.pipeline.definition_subject(),
+        owner,
     }
-    let purge = json!({ "filter": subject, "seq": message.sequence + 1 });
-    nats.api::<Value>(&format!("STREAM.PURGE.{STATE_STREAM}"), &purge)
-        .await
-        .map_err(failed("delete", &key))?;
-    Ok(Deleted::Now)
 }
 
 /// What is to be done about the definition that stands there; `None` when it is as it must be.
 fn change(
-    key: &str,
-    definition: &Definition,
+    key: &OwnedKey<'_>,
     desired: &Value,
     observed: &Value,
     adopt: Option<&str>,
 ) -> Result<Option<Ensured>, ObjectError> {
     let theirs: Option<Owner> = serde_json::from_value(observed.clone()).ok();
-    if theirs.as_ref() == Some(&definition.owner) {
+    if theirs.as_ref() == Some(key.owner) {
         let fields = differing(desired, observed);
         return Ok((!fields.is_empty()).then_some(Ensured::Updated { fields }));
     }
@@ -164,7 +159,7 @@ fn change(
         Some(theirs) if adopt == Some(theirs.to_string().as_str()) => Ok(Some(Ensured::Adopted {
             from: theirs.to_string(),
         })),
-        theirs => Err(foreign(key, &definition.owner, theirs)),
+        theirs => Err(key.foreign(theirs)),
     }
 }
 
@@ -195,32 +190,4 @@ fn parse(message: &StoredMessage) -> Result<Definition, ReadError> {
         object: format!("{KIND} {}", message.subject),
         source: source.into(),
     })
-}
-
-async fn stands(
-    nats: &Nats,
-    key: &str,
-    subject: &str,
-) -> Result<Option<StoredMessage>, ObjectError> {
-    let found = nats.last_of_subject(STATE_STREAM, subject).await;
-    found.map_err(failed("read", key))
-}
-
-fn foreign(key: &str, ours: &Owner, theirs: Option<Owner>) -> ObjectError {
-    ObjectError::Foreign {
-        kind: KIND,
-        name: key.to_owned(),
-        owner: theirs.map(|owner| owner.to_string()),
-        ours: ours.to_string(),
-    }
-}
-
-fn failed(operation: &'static str, key: &str) -> impl FnOnce(ApiError) -> ObjectError {
-    let name = key.to_owned();
-    move |source| ObjectError::Api {
-        operation,
-        kind: KIND,
-        name,
-        source,
-    }
 }

@@ -409,7 +409,8 @@ fn limit(value: Option<u64>) -> i64 {
     value.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
-fn nanoseconds(duration: Duration) -> i64 {
+/// How JetStream counts time.
+pub(super) fn nanoseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 

@@ -217,15 +217,15 @@ impl Entries {
     /// The state and id in the subject of an entry's first part.
     #[must_use]
     pub fn split<'a>(&self, subject: &'a str) -> Option<(&'a str, &'a str)> {
-        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
-        let (state, id) = rest.split_once('.')?;
-        (!id.contains('.')).then_some((state, id))
+        split(&self.prefix, subject)
     }
 
     fn subject(&self, state: &str, id: &str) -> String {
         format!("{}.{state}.{id}", self.prefix)
     }
 
+    /// Where an entry marks that it left `state`, for as long as its tombstone there lives; `*` stands
+    /// for any. So tombstones can be told from entries without reading either.
     fn left_subject(&self, state: &str, id: &str) -> String {
         format!("{}.{LEFT}.{state}.{id}", self.prefix)
     }
@@ -270,6 +270,13 @@ impl Entries {
             source,
         }
     }
+}
+
+/// As [`Entries::split`], for whoever has none of these.
+pub(super) fn split<'a>(prefix: &str, subject: &'a str) -> Option<(&'a str, &'a str)> {
+    let rest = subject.strip_prefix(prefix)?.strip_prefix('.')?;
+    let (state, id) = rest.split_once('.')?;
+    (!id.contains('.')).then_some((state, id))
 }
 
 /// Whether a message only says that its entry went elsewhere.

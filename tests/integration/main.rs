@@ -49,7 +49,6 @@ mod store_redriven;
 mod store_streams;
 mod store_users;
 mod store_workflow;
-mod worker;
 mod worker_delivery;
 mod worker_events;
 mod worker_fixture;

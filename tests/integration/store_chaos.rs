@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::nats_fixture::key;
 use crate::replay_fixture::Dice;
 use crate::store_fixture::{
-    Raw, Servers, StoreFixture, ask, connect_with, listed, owner, raw, standing, to,
+    Raw, Servers, StoreFixture, ask, connect_with, listed, mark, owner, raw, standing, to,
 };
 
 const ALERTS: u64 = 1000;
@@ -464,7 +464,7 @@ fn left(record: &AlertRecord, audit: &Audit, subjects: &HashSet<&str>) -> Result
     let id = &record.id;
     let holds = |subject: String| subjects.contains(subject.as_str());
     for state in [NEW, "triage", "escalated", "closed", ARCHIVED] {
-        let marked = holds(key().alert_left_subject(state, id));
+        let marked = holds(mark(state, id));
         let stands = holds(key().alert_subject(state, id));
         ensure!(
             marked == was.contains(state),

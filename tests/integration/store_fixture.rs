@@ -18,15 +18,11 @@ use lookback::nats::entries::Cursor;
 use lookback::nats::outbox::JetStreamOutbox;
 use lookback::nats::streams::{self, ObservedStream};
 use lookback::worker::ports::{Lookup, Outbox, Stored};
+use lookback_dev::sample;
 use lookback_dev::support::{NatsCluster, NatsServer, eventually};
-use lookback_protocol::alert::{
-    AlertRecord, EventRef, HistoryEntry, MOVED_TO, NEW, RuleKind, RuleRef,
-};
-use lookback_protocol::ids::{EventOrigin, alert_id};
+use lookback_protocol::alert::{AlertRecord, MOVED_TO, NEW};
 use lookback_protocol::names::{AUDIT_STREAM, Owner, PipelineKey};
-use lookback_protocol::position::{Epoch, StreamSeq};
-use lookback_protocol::workflow::{Ask, Definition, To, WorkflowSpec};
-use lookback_protocol::{alert, workflow};
+use lookback_protocol::workflow::{self, Ask, Definition, To, WorkflowSpec};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -232,57 +228,12 @@ pub(crate) fn record(n: u64) -> AlertRecord {
 
 /// As [`record`], of another pipeline.
 pub(crate) fn record_of(pipeline: &PipelineKey, n: u64) -> AlertRecord {
-    let published = at(n);
-    let origin = EventOrigin {
-        stream_created: at(0),
-        sequence: StreamSeq(n),
-        published,
-    };
-    let by = "worker/edr-0".to_owned();
-    AlertRecord {
-        v: alert::VERSION,
-        id: alert_id("r1", &[], &origin),
-        state: NEW.to_owned(),
-        rule: RuleRef {
-            id: "r1".to_owned(),
-            title: "A rule".to_owned(),
-            level: Some("high".to_owned()),
-            tags: vec!["attack.t1110".to_owned()],
-            kind: RuleKind::Detection,
-        },
-        group_key: Vec::new(),
-        window: None,
-        events: vec![EventRef {
-            stream: STREAM.to_owned(),
-            sequence: StreamSeq(n),
-            time: published,
-            subject: Some("ev.a".to_owned()),
-        }],
-        data: json!({"event": {"n": n, "user": "alice"}}),
-        metadata: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
-        history: vec![HistoryEntry {
-            time: published,
-            transition: "create".to_owned(),
-            from: None,
-            to: NEW.to_owned(),
-            by: by.clone(),
-            reason: String::new(),
-            prev_seq: 0,
-        }],
-        earlier: 0,
-        op_id: "create".to_owned(),
-        prev_seq: 0,
-        pipeline: pipeline.clone(),
-        epoch: Epoch(1),
-        replay: None,
-        engine_digest: "d".to_owned(),
-        by,
-    }
+    sample::alert(pipeline, STREAM, n)
 }
 
-fn at(n: u64) -> Timestamp {
-    let second = i64::try_from(n).expect("tests count to less");
-    Timestamp::from_second(1_700_000_000 + second).expect("it is after 1970")
+/// Where an alert that has left `state` marks it.
+pub(crate) fn mark(state: &str, id: &str) -> String {
+    format!("lookback.v1.prod.edr.alert.left.{state}.{id}")
 }
 
 /// A new operation of `user/ann`.

@@ -16,7 +16,7 @@ use lookback_protocol::workflow::{Ask, To, Workflow};
 use crate::nats_fixture::key;
 use crate::replay_fixture::Dice;
 use crate::store_fixture::{
-    Copies, Servers, StoreFixture, ask, connect, listed, owner, raw, record, standing, to,
+    Copies, Servers, StoreFixture, ask, connect, listed, mark, owner, raw, record, standing, to,
 };
 
 const STATES: [&str; 5] = [NEW, "triage", "escalated", "closed", ARCHIVED];
@@ -260,7 +260,7 @@ async fn s23_a_move_leaves_a_tombstone_and_a_mark_that_both_expire() -> Result<(
         .collect();
     let expected = BTreeSet::from([
         key().alert_subject(NEW, &id),
-        key().alert_left_subject(NEW, &id),
+        mark(NEW, &id),
         key().alert_subject("triage", &id),
     ]);
     assert_eq!(subjects, expected);

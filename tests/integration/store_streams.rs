@@ -18,7 +18,7 @@ use lookback_dev::compare::stored_alerts;
 use lookback_protocol::workflow::To;
 
 use crate::nats_fixture::{Fixture, OWNER, SOON, key};
-use crate::store_fixture::{StoreFixture, ask, to};
+use crate::store_fixture::{StoreFixture, ask, mark, to};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -252,7 +252,7 @@ async fn s11_an_alert_is_published_again_and_the_mark_that_it_left_a_state_is_no
     let client = fixture.server.client().await?;
     let mut heard = client.subscribe("lookback.v1ev.>").await?;
     client.flush().await?;
-    let mark = key().alert_left_subject("new", "A");
+    let mark = mark("new", "A");
     publish(&fixture, &mark, &[], "").await?;
     let subject = key().alert_subject("triage", "A");
     publish(&fixture, &subject, &[], "record").await?;

@@ -35,7 +35,7 @@ use crate::nats_checkpoint;
 use crate::nats_fixture::{
     CONSUMER, OWNER, SOON, STREAM, delivery, desired_consumer, key, position,
 };
-use crate::store_fixture::{Copies, ask, create_streams, owner, record, to};
+use crate::store_fixture::{Copies, ask, create_streams, mark, owner, record, to};
 
 const DOCUMENT: &str = include_str!("../../docs/nats-users.md");
 const USERS: [&str; 6] = ["reader", "ann", "soar", "worker", "operator", "admin"];
@@ -353,7 +353,7 @@ async fn s30_s31_a_reader_can_neither_write_nor_consume_nor_take_anything_away()
         account.ack.0.clone(),
         key().alert_subject(NEW, id),
         key().alert_subject("triage", id),
-        key().alert_left_subject(NEW, id),
+        mark(NEW, id),
         key().alert_event_subject(NEW, id),
         key().dead_letter_subject(PARKED, &account.letters[2]),
         key().checkpoint_subject(0),

@@ -119,7 +119,7 @@ async fn a_server_that_forgets_under_a_running_worker_is_refused() -> Result<()>
 }
 
 #[tokio::test]
-async fn a_consumer_deleted_by_hand_costs_nothing_once_it_is_made_again() -> Result<()> {
+async fn h07_a_consumer_deleted_by_hand_costs_nothing_once_it_is_made_again() -> Result<()> {
     let mut rig = Rig::with_story(1_000).await?;
     let worker = rig.start();
     worker.applied(1_000).await?;

@@ -106,19 +106,22 @@ impl PipelineKey {
         format!("LB_{}_{}_ALERTS", self.namespace, self.name)
     }
 
+    /// What the subjects of [`Self::alerts_stream`] begin with.
+    #[must_use]
+    pub fn alert_prefix(&self) -> String {
+        format!("lookback.v1.{}.{}.alert", self.namespace, self.name)
+    }
+
     /// Every subject of [`Self::alerts_stream`].
     #[must_use]
     pub fn alert_subjects(&self) -> String {
-        format!("lookback.v1.{}.{}.alert.>", self.namespace, self.name)
+        format!("{}.>", self.alert_prefix())
     }
 
     /// Where an alert in `state` stands; `*` for the state finds it wherever it is.
     #[must_use]
     pub fn alert_subject(&self, state: &str, id: &str) -> String {
-        format!(
-            "lookback.v1.{}.{}.alert.{state}.{id}",
-            self.namespace, self.name
-        )
+        format!("{}.{state}.{id}", self.alert_prefix())
     }
 
     /// The stream that holds this pipeline's dead letters.
@@ -127,19 +130,22 @@ impl PipelineKey {
         format!("LB_{}_{}_DLQ", self.namespace, self.name)
     }
 
+    /// What the subjects of [`Self::dead_letters_stream`] begin with.
+    #[must_use]
+    pub fn dead_letter_prefix(&self) -> String {
+        format!("lookback.v1.{}.{}.dlq", self.namespace, self.name)
+    }
+
     /// Every subject of [`Self::dead_letters_stream`].
     #[must_use]
     pub fn dead_letter_subjects(&self) -> String {
-        format!("lookback.v1.{}.{}.dlq.>", self.namespace, self.name)
+        format!("{}.>", self.dead_letter_prefix())
     }
 
     /// Where a dead letter in `state` stands; `*` for the state finds it wherever it is.
     #[must_use]
     pub fn dead_letter_subject(&self, state: &str, id: &str) -> String {
-        format!(
-            "lookback.v1.{}.{}.dlq.{state}.{id}",
-            self.namespace, self.name
-        )
+        format!("{}.{state}.{id}", self.dead_letter_prefix())
     }
 
     /// The key in [`STATE_BUCKET`] of one partition's checkpoint.
@@ -152,25 +158,6 @@ impl PipelineKey {
     #[must_use]
     pub fn checkpoint_subject(&self, partition: u32) -> String {
         format!("$KV.{STATE_BUCKET}.{}", self.checkpoint_key(partition))
-    }
-
-    /// Where an alert marks that it left `state`, for as long as its tombstone there lives; `*` stands
-    /// for any. So tombstones can be told from alerts without reading either.
-    #[must_use]
-    pub fn alert_left_subject(&self, state: &str, id: &str) -> String {
-        format!(
-            "lookback.v1.{}.{}.alert.left.{state}.{id}",
-            self.namespace, self.name
-        )
-    }
-
-    /// As [`Self::alert_left_subject`], for dead letters.
-    #[must_use]
-    pub fn dead_letter_left_subject(&self, state: &str, id: &str) -> String {
-        format!(
-            "lookback.v1.{}.{}.dlq.left.{state}.{id}",
-            self.namespace, self.name
-        )
     }
 
     /// Where the server publishes again what is stored under [`Self::alert_subject`], for whoever

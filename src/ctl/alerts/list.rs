@@ -9,14 +9,13 @@ use jiff::Timestamp;
 use lookback_protocol::alert::ARCHIVED;
 use serde::Serialize;
 
-use super::PAGE;
 use super::find::Store;
 use super::view::{self, Alert};
 use crate::ctl::context::Context;
 use crate::ctl::given::when;
 use crate::ctl::output::{self, Answer, Format, Interval, Style, Watch};
 use crate::nats::alerts::StoredAlert;
-use crate::nats::entries::Cursor;
+use crate::nats::entries::{Cursor, MAX_PAGE};
 
 /// Records of archived alerts that are read from the audit at once.
 const AT_ONCE: usize = 16;
@@ -131,8 +130,8 @@ async fn list(store: &Store, args: &Args) -> Result<Listed> {
     while let Some(cursor) = from.filter(|_| items.len() < limit) {
         // Where all that is read is shown, no more is read than is shown.
         let asked = match args.filter.is_of_state_only() {
-            true => PAGE.min(limit - items.len()),
-            false => PAGE,
+            true => MAX_PAGE.min(limit - items.len()),
+            false => MAX_PAGE,
         };
         let page = store
             .alerts

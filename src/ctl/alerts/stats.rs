@@ -9,12 +9,11 @@ use clap::ValueEnum;
 use lookback_protocol::alert::ARCHIVED;
 use serde::Serialize;
 
-use super::PAGE;
 use super::find::Store;
 use super::view::{self, Alert};
 use crate::ctl::context::Context;
 use crate::ctl::output::{self, Answer, Cell, Format, Items, Style, Table};
-use crate::nats::entries::Cursor;
+use crate::nats::entries::{Cursor, MAX_PAGE};
 
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
@@ -105,7 +104,7 @@ pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result
     let mut groups = BTreeMap::new();
     let mut from = Some(Cursor::default());
     while let Some(cursor) = from {
-        let page = store.alerts.list(None, cursor, PAGE).await?;
+        let page = store.alerts.list(None, cursor, MAX_PAGE).await?;
         from = page.next;
         for stored in page.items {
             bar.inc(1);

@@ -11,12 +11,12 @@ use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
 use super::find::Store;
+use super::list;
 use super::view::{self, Alert};
-use super::{PAGE, list};
 use crate::ctl::context::Context;
 use crate::ctl::output::{self, Answer, Cell, Format, Interval, Paint, Style, plain, write_cells};
 use crate::nats::alerts::{Heard, Live, StoredAlert};
-use crate::nats::entries::Cursor;
+use crate::nats::entries::{Cursor, MAX_PAGE};
 use crate::nats::streams;
 
 /// Of the columns of [`view::HEADER`]: lines come one by one, so none knows how wide the others are.
@@ -109,7 +109,7 @@ impl Following {
             let page = self
                 .store
                 .alerts
-                .list(state.as_deref(), cursor, PAGE)
+                .list(state.as_deref(), cursor, MAX_PAGE)
                 .await?;
             from = page.next;
             for alert in page.items {

@@ -2,10 +2,10 @@
 //! an operation of its own, so that what was done is done whatever ends this program.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use jiff::Timestamp;
 use lookback_protocol::deadletter::{PARKED, REDRIVING};
 use serde::Serialize;
@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::selector::Picks;
 use super::store;
-use crate::ctl::Usage;
 use crate::ctl::context::Context;
 use crate::ctl::output::{Answer, Format, Style, Table, plain, print, progress};
+use crate::ctl::{Usage, ask};
 use crate::nats::deadletters::{DeadLetterStore, Histogram, LetterAsk, LetterError, LetterHead};
 use crate::runtime::telemetry::chain;
 
@@ -304,30 +304,15 @@ fn is_refusal(error: &LetterError) -> bool {
     )
 }
 
-/// Asks on a terminal; elsewhere nobody could answer.
 fn confirm(verb: Verb, letters: &[LetterHead]) -> Result<()> {
-    if !io::stdin().is_terminal() {
-        let count = letters.len();
-        let name = verb.name();
-        return Err(Usage(format!(
-            "this would {name} {count} dead letters: give --yes"
-        ))
-        .into());
-    }
-    let mut out = io::stderr().lock();
-    let written = DryRun::over(letters)
-        .table(&mut out, Style::default())
-        .and_then(|()| write!(out, "{} them? [y/N] ", verb.name()))
-        .and_then(|()| out.flush());
-    written.context("cannot ask")?;
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .context("cannot read the answer")?;
-    if !matches!(answer.trim(), "y" | "yes") {
-        bail!("nothing was done");
-    }
+    let (name, count) = (verb.name(), letters.len());
+    let question = format!("{name} them?");
+    let instead = format!("this would {name} {count} dead letters: give --yes");
+    let dry_run = DryRun::over(letters);
+    let agreed = ask::confirm(&question, &instead, |out| {
+        dry_run.table(out, Style::default())
+    })?;
+    ensure!(agreed, "nothing was done");
     Ok(())
 }
 

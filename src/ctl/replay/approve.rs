@@ -1,6 +1,6 @@
 //! `kubectl lookback replay approve`.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, Write};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use kube::Api;
@@ -12,7 +12,7 @@ use serde_json::json;
 use super::words;
 use crate::api::DetectionPipeline;
 use crate::api::pipeline::APPROVE;
-use crate::ctl::Usage;
+use crate::ctl::ask;
 use crate::ctl::context::{Context, key, said};
 use crate::ctl::output::{Answer, Fields, Format, Style, print};
 
@@ -77,31 +77,15 @@ fn waiting(pipeline: &DetectionPipeline) -> Result<(String, Plan)> {
 }
 
 fn confirm(plan: &Plan) -> Result<()> {
-    if !io::stdin().is_terminal() {
-        return Err(Usage(format!(
-            "give --plan {} to say that you have seen it",
-            plan.hash
-        ))
-        .into());
-    }
-    let mut out = io::stderr().lock();
     let mut fields = Fields::default();
     fields.field("Plan", &plan.hash);
     words::say(plan, &mut fields);
-    fields
-        .write(&mut out, Style::default())
-        .and_then(|()| write!(out, "let it run? [y/N] "))
-        .and_then(|()| out.flush())
-        .context("cannot ask")?;
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .context("cannot read the answer")?;
-    match answer.trim() {
-        "y" | "yes" => Ok(()),
-        _ => bail!("nothing was approved"),
-    }
+    let instead = format!("give --plan {} to say that you have seen it", plan.hash);
+    let agreed = ask::confirm("let it run?", &instead, |out| {
+        fields.write(out, Style::default())
+    })?;
+    ensure!(agreed, "nothing was approved");
+    Ok(())
 }
 
 impl Answer for Approved {

@@ -157,11 +157,7 @@ impl AlertStore {
     /// # Errors
     /// [`ReadError`].
     pub async fn counts(&self) -> Result<BTreeMap<String, u64>, ReadError> {
-        let definition = match definition::read(&self.nats, &self.owner.pipeline).await? {
-            Some(definition) => definition,
-            None => Definition::new(self.owner.clone(), &Workflow::default()),
-        };
-        self.counts_by(&definition).await
+        self.counts_by(&self.definition().await?).await
     }
 
     /// As [`Self::counts`], by a definition that was read already.
@@ -181,14 +177,16 @@ impl AlertStore {
     /// # Errors
     /// [`ReadError`].
     pub async fn workflow(&self) -> Result<Workflow, ReadError> {
-        let key = &self.owner.pipeline;
-        let Some(definition) = definition::read(&self.nats, key).await? else {
-            return Ok(Workflow::default());
-        };
+        let definition = self.definition().await?;
         Workflow::new(definition.workflow).map_err(|faults| ReadError::Unreadable {
-            object: format!("the workflow of {key}"),
+            object: format!("the workflow of {}", self.owner.pipeline),
             source: sentences(&faults).into(),
         })
+    }
+
+    async fn definition(&self) -> Result<Definition, ReadError> {
+        let found = definition::read(&self.nats, &self.owner.pipeline).await?;
+        Ok(definition::or_default(found, &self.owner))
     }
 
     pub(super) async fn version(&self, id: &str) -> Result<Version, ReadError> {
@@ -233,12 +231,7 @@ impl Version {
 
 /// The entries that are the alerts of `key`.
 pub(super) fn entries(nats: &Nats, key: &PipelineKey) -> Entries {
-    let prefix = key
-        .alert_subjects()
-        .strip_suffix(".>")
-        .expect("a stream of alerts takes everything below one prefix")
-        .to_owned();
-    Entries::new(nats.clone(), key.alerts_stream(), prefix, NOUN)
+    Entries::new(nats.clone(), key.alerts_stream(), key.alert_prefix(), NOUN)
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(message: &StoredMessage) -> Result<T, ReadError> {

@@ -13,7 +13,7 @@ use super::parts::suffix;
 use super::{ParkedEvent, StoredDeadLetter};
 use crate::nats::api::StoredMessage;
 use crate::nats::connect::Nats;
-use crate::nats::entries::{ReadError, is_tombstone};
+use crate::nats::entries::{self, ReadError, is_tombstone};
 
 /// A letter changes its state so often at most, so this many reads of its parts meet a move.
 const MOVES: usize = 4;
@@ -165,13 +165,8 @@ fn letter(head: &Head<'_>, rest: Vec<StoredMessage>) -> Result<Letter, ReadError
 impl<'a> Head<'a> {
     /// The head of the letter in `message`, which is its first part.
     pub(super) fn of(key: &PipelineKey, message: &'a StoredMessage) -> Result<Self, ReadError> {
-        let all = key.dead_letter_subjects();
-        let named = message
-            .subject
-            .strip_prefix(all.trim_end_matches('>'))
-            .and_then(|rest| rest.split_once('.'))
-            .filter(|(_, id)| is_id(id));
-        match named {
+        let named = entries::split(&key.dead_letter_prefix(), &message.subject);
+        match named.filter(|(_, id)| is_id(id)) {
             Some((state, id)) => Ok(Self { message, state, id }),
             None => {
                 let subject = message.subject.clone();

@@ -273,9 +273,7 @@ impl DeadLetterStore {
     #[must_use]
     pub fn new(nats: Nats, owner: Owner) -> Self {
         let key = &owner.pipeline;
-        let subjects = key.dead_letter_subjects();
-        let prefix = subjects.trim_end_matches(".>").to_owned();
-        let stream = key.dead_letters_stream();
+        let (stream, prefix) = (key.dead_letters_stream(), key.dead_letter_prefix());
         Self {
             entries: Entries::new(nats.clone(), stream, prefix, "dead letter").in_parts(),
             nats,
@@ -296,11 +294,7 @@ impl DeadLetterStore {
             return Ok(letter);
         }
         let id = self.entries.resolve(id).await?;
-        let found = letter::read(&self.nats, self.key(), &id).await?;
-        found.ok_or(ReadError::NotFound {
-            noun: "dead letter",
-            id,
-        })
+        self.reread(&id).await
     }
 
     fn key(&self) -> &PipelineKey {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::wire::{self, AckReply, Status};
 use crate::nats::api::wire_form;
 use crate::nats::connect::Nats;
+use crate::nats::desired::nanoseconds;
 use crate::worker::ports::{AckToken, Delivery, Pulled};
 
 /// Messages of one request.
@@ -207,8 +208,4 @@ fn delivery(message: Message, ack: &AckReply) -> Delivery {
         pending: ack.pending,
         ack: AckToken(message.reply.map(|it| it.to_string()).unwrap_or_default()),
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -16,7 +16,7 @@ use crate::nats::alerts::store::{StoredAlert, Version, entries};
 use crate::nats::api::{ApiError, Code, StoredMessage};
 use crate::nats::connect::Nats;
 use crate::nats::consumers;
-use crate::nats::desired::DesiredSubscription;
+use crate::nats::desired::{DesiredSubscription, nanoseconds};
 use crate::nats::entries::{Entries, ReadError, is_tombstone};
 use crate::nats::log::{Status, ack_reply, status};
 
@@ -254,10 +254,6 @@ fn delivered(message: &Message) -> Option<(StoredMessage, String)> {
 fn is_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     !text.is_empty() && text.chars().all(allowed)
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

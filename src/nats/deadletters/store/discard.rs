@@ -1,6 +1,6 @@
 //! Letting a dead letter go.
 
-use lookback_protocol::audit::{self, Act, AuditRecord, DeadLetterAct};
+use lookback_protocol::audit::DeadLetterAct;
 use lookback_protocol::deadletter::{DISCARDED, PARKED, REDRIVING};
 use serde_json::Value;
 
@@ -9,7 +9,6 @@ use super::redrive::after;
 use super::step::{Look, asked};
 use super::{DeadLetterStore, LetterAsk, LetterError};
 use crate::nats::api::Code;
-use crate::nats::audit as audit_stream;
 
 impl DeadLetterStore {
     /// Lets one dead letter go: its event will not be applied. One that is being redriven can be let go
@@ -38,28 +37,15 @@ impl DeadLetterStore {
             .step(&letter, DISCARDED, &described, &ask.op_id)
             .await?;
         let act = DeadLetterAct {
-            letter: gone.stored.id.clone(),
+            letter: gone.stored.id,
             op_id: ask.op_id.clone(),
             from: letter.stored.state,
             to: DISCARDED.to_owned(),
             reason: ask.reason.clone(),
             redriven: None,
         };
-        let record = AuditRecord {
-            v: audit::VERSION,
-            act: Act::DeadLetter(act),
-            owner: self.owner.clone(),
-            by: ask.by.clone(),
-            time: ask.time,
-            details: Value::Null,
-        };
-        audit_stream::record(&self.nats, &record)
+        self.record(act, DISCARDED, ask.by.clone(), ask.time, Value::Null)
             .await
-            .map_err(|source| LetterError::Audit {
-                id: gone.stored.id,
-                state: DISCARDED,
-                source,
-            })
     }
 
     /// What cannot be found because its stream is gone or has dropped it does not keep the letter.

@@ -4,7 +4,7 @@
 //! that anybody can go on where somebody died: the letter is taken out of `parked`, and says the last
 //! sequence of the source stream before; the event is sent; the audit says so; the letter is `redriven`.
 
-use lookback_protocol::audit::{self, Act, AuditRecord, DeadLetterAct};
+use lookback_protocol::audit::DeadLetterAct;
 use lookback_protocol::deadletter::resend::next;
 use lookback_protocol::deadletter::{OP_ID, PARKED, REDRIVE_AFTER, REDRIVEN, REDRIVES, REDRIVING};
 use serde_json::{Value, json};
@@ -13,7 +13,6 @@ use super::super::letter::{Letter, malformed, resent};
 use super::step::{Look, asked, mover};
 use super::{DeadLetterStore, LetterAsk, LetterError, Redriven};
 use crate::nats::api::ApiError;
-use crate::nats::audit as audit_stream;
 use crate::nats::streams;
 
 impl DeadLetterStore {
@@ -144,21 +143,7 @@ impl DeadLetterStore {
             reason: stored.note.clone().unwrap_or_default(),
             redriven: Some(sequence),
         };
-        let record = AuditRecord {
-            v: audit::VERSION,
-            act: Act::DeadLetter(act),
-            owner: self.owner.clone(),
-            by,
-            time: ask.time,
-            details,
-        };
-        audit_stream::record(&self.nats, &record)
-            .await
-            .map_err(|source| LetterError::Audit {
-                id: stored.id.clone(),
-                state: REDRIVING,
-                source,
-            })
+        self.record(act, REDRIVING, by, ask.time, details).await
     }
 
     /// Says of the letter itself that it is redriven, unless somebody else has.

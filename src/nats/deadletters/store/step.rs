@@ -1,13 +1,18 @@
-//! One step of a dead letter from a state to another, and what the source stream knows of its event.
+//! One step of a dead letter from a state to another, its record in the audit, and what the source
+//! stream knows of its event.
 
 use async_nats::HeaderMap;
+use jiff::Timestamp;
+use lookback_protocol::audit::{self, Act, AuditRecord, DeadLetterAct};
 use lookback_protocol::deadletter::resend::{MESSAGE_ID, message_id};
 use lookback_protocol::deadletter::{BY, NOTE, OP_ID};
+use serde_json::Value;
 
 use super::super::letter::{self, Letter};
 use super::super::parts::{cut_up, one_line};
 use super::{DeadLetterStore, LetterAsk, LetterError};
 use crate::nats::api::ApiError;
+use crate::nats::audit as audit_stream;
 use crate::nats::entries::{Move, ReadError, Written};
 use crate::nats::streams;
 
@@ -81,6 +86,29 @@ impl DeadLetterStore {
             }
         }
         Err(LetterError::Busy { id: id.clone() })
+    }
+
+    /// Records what was done to a letter that is `state` now.
+    pub(super) async fn record(
+        &self,
+        act: DeadLetterAct,
+        state: &'static str,
+        by: String,
+        time: Timestamp,
+        details: Value,
+    ) -> Result<(), LetterError> {
+        let id = act.letter.clone();
+        let record = AuditRecord {
+            v: audit::VERSION,
+            act: Act::DeadLetter(act),
+            owner: self.owner.clone(),
+            by,
+            time,
+            details,
+        };
+        audit_stream::record(&self.nats, &record)
+            .await
+            .map_err(|source| LetterError::Audit { id, state, source })
     }
 
     pub(super) async fn reread(&self, id: &str) -> Result<Letter, ReadError> {

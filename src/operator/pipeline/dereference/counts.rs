@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use lookback_protocol::alert::{ARCHIVED, NEW};
 use lookback_protocol::names::{Owner, PipelineKey};
-use lookback_protocol::workflow::{Definition, Workflow};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -105,13 +104,12 @@ fn known<T>(key: &PipelineKey, counted: Result<T, ReadError>) -> Option<T> {
 }
 
 async fn count_alerts(nats: &Nats, owner: &Owner) -> Result<AlertCounts, ReadError> {
-    let definition = match definition::read(nats, &owner.pipeline).await {
+    let found = match definition::read(nats, &owner.pipeline).await {
         // The bucket comes with the first pipeline of the account.
         Err(ReadError::Api { source, .. }) if source.code() == Some(Code::STREAM_NOT_FOUND) => None,
         found => found?,
     };
-    let definition =
-        definition.unwrap_or_else(|| Definition::new(owner.clone(), &Workflow::default()));
+    let definition = definition::or_default(found, owner);
     let store = AlertStore::new(nats.clone(), owner.clone());
     let by_state = store.counts_by(&definition).await?;
     let always = [NEW, ARCHIVED].map(str::to_owned);

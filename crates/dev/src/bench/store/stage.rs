@@ -1,6 +1,5 @@
 //! Servers with pipelines as the operator would make them, and alerts as the worker would write them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::{Result, ensure};
@@ -13,14 +12,13 @@ use lookback::nats::desired::DesiredStream;
 use lookback::nats::outbox::JetStreamOutbox;
 use lookback::nats::streams;
 use lookback::worker::ports::{Lookup, Outbox, Stored};
-use lookback_protocol::alert::{self, AlertRecord, EventRef, HistoryEntry, NEW, RuleKind, RuleRef};
-use lookback_protocol::ids::{EventOrigin, alert_id};
+use lookback_protocol::alert::AlertRecord;
 use lookback_protocol::names::{Owner, PipelineKey};
-use lookback_protocol::position::{Epoch, StreamSeq};
 use lookback_protocol::workflow::{Definition, Workflow};
 use serde_json::{Value, json};
 
 use crate::events::{Plan, generate};
+use crate::sample;
 use crate::support::{NatsCluster, NatsServer};
 
 const SOURCE: &str = "EVENTS";
@@ -109,50 +107,10 @@ impl Stage {
 
     /// The alert of the event `n`, in `state`.
     pub(super) fn alert(&self, n: u64, state: &str) -> AlertRecord {
-        let origin = EventOrigin {
-            stream_created: Timestamp::UNIX_EPOCH,
-            sequence: StreamSeq(n),
-            published: Timestamp::UNIX_EPOCH,
-        };
-        let by = "worker/bench-0".to_owned();
         AlertRecord {
-            v: alert::VERSION,
-            id: alert_id("bench", &[], &origin),
             state: state.to_owned(),
-            rule: RuleRef {
-                id: "bench".to_owned(),
-                title: "A rule whose alerts are measured".to_owned(),
-                level: Some("high".to_owned()),
-                tags: vec!["attack.t1110".to_owned()],
-                kind: RuleKind::Detection,
-            },
-            group_key: Vec::new(),
-            window: None,
-            events: vec![EventRef {
-                stream: SOURCE.to_owned(),
-                sequence: origin.sequence,
-                time: origin.published,
-                subject: Some("events.windows.process".to_owned()),
-            }],
             data: json!({ "event": self.event }),
-            metadata: BTreeMap::new(),
-            history: vec![HistoryEntry {
-                time: origin.published,
-                transition: "create".to_owned(),
-                from: None,
-                to: NEW.to_owned(),
-                by: by.clone(),
-                reason: String::new(),
-                prev_seq: 0,
-            }],
-            earlier: 0,
-            op_id: "create".to_owned(),
-            prev_seq: 0,
-            pipeline: self.key.clone(),
-            epoch: Epoch(1),
-            replay: None,
-            engine_digest: "bench".to_owned(),
-            by,
+            ..sample::alert(&self.key, SOURCE, n)
         }
     }
 
