@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{CONSUMER_IMMUTABLE, Config, Drift, drift, nanoseconds, object, with_filters_as_list};
+use super::consumer::CONSUMER_IMMUTABLE;
+use super::drift::{Drift, drift, with_filters_as_list};
+use super::{Config, nanoseconds, object};
 
 /// The field that says where a consumer began.
 const DELIVER_POLICY: &str = "deliver_policy";
