@@ -105,7 +105,7 @@ pub struct Server {
 
 /// What a server's level and version mean for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fitness {
+enum Fitness {
     /// Good.
     Fit,
     /// Works, with a known defect; see [`ADVISED_VERSION`].
@@ -150,8 +150,7 @@ impl From<&NatsConfig> for Timeouts {
 }
 
 /// Judges a server by its cluster's API level and its own version.
-#[must_use]
-pub fn fitness(api_level: u64, version: &str) -> Fitness {
+fn fitness(api_level: u64, version: &str) -> Fitness {
     let mut numbers = version
         .split(['.', '-'])
         .map(|part| part.parse::<u64>().unwrap_or(0));

@@ -23,7 +23,7 @@ pub use self::stream::{DesiredStream, Republish};
 pub use self::subscription::DesiredSubscription;
 
 /// The owner of what one NATS account holds once, for every pipeline in it.
-pub const SHARED_OWNER: &str = "lookback";
+const SHARED_OWNER: &str = "lookback";
 
 /// A configuration in JetStream's JSON. In a desired one, `null` means "must not be set", and a flag
 /// that is not needed is absent: several can only ever be switched on.

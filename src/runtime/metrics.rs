@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 /// The media type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Stands before every metric's name, with an underscore.
-pub const PREFIX: &str = "lookback";
+const PREFIX: &str = "lookback";
 
 /// A registry that holds the build's version.
 #[must_use]

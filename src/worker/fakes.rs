@@ -167,7 +167,7 @@ impl Bench {
         self.run_for(QUIET).await
     }
 
-    pub(super) async fn run_for(&mut self, virtual_time: Duration) -> TerminationMessage {
+    async fn run_for(&mut self, virtual_time: Duration) -> TerminationMessage {
         let deps = self.deps();
         run(deps, tokio::time::sleep(virtual_time)).await
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::random::Random;
 use super::{Fields, Scene};
 
-pub(super) const HEX: &[u8] = b"0123456789ABCDEF";
+const HEX: &[u8] = b"0123456789ABCDEF";
 const LOWER: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
 const SYSMON: &str = "Microsoft-Windows-Sysmon/Operational";
 const FIREWALL: &str = "Microsoft-Windows-Windows Firewall With Advanced Security/Firewall";

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 /// The environment variable that names a directory with server binaries.
-pub const BIN_DIR: &str = "LOOKBACK_BIN";
+const BIN_DIR: &str = "LOOKBACK_BIN";
 
 /// Finds a server binary: in the directory `LOOKBACK_BIN`, else in `.bin` of the workspace, else on
 /// the `PATH`.

@@ -78,11 +78,8 @@ impl Node {
         self.localcluster("nats", &[verb]).map(drop)
     }
 
-    /// Runs a command on the node, in its network and process namespaces.
-    ///
-    /// # Errors
-    /// When it fails, with what it printed.
-    pub fn exec(&self, command: &[&str]) -> Result<String> {
+    /// Runs a command on the node, in its network and process namespaces; an error says what it printed.
+    fn exec(&self, command: &[&str]) -> Result<String> {
         let mut arguments = vec!["--"];
         arguments.extend(command);
         self.localcluster("exec", &arguments)

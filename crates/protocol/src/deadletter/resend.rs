@@ -10,7 +10,7 @@ use super::{REDRIVE_OF, REDRIVES};
 /// already.
 pub const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// Header: the only stream that may store the message.
-pub const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
+const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 /// The beginning of every header that the server may obey.
 const OBEYED: &str = "nats-";
 /// The beginning of every header that a redrive adds.
@@ -87,8 +87,7 @@ pub fn kept<'a>(subject: &str, wire: &'a [u8]) -> Result<Vec<Header<'a>>, Resend
 }
 
 /// Whether a header of this name is sent again.
-#[must_use]
-pub fn is_kept(name: &str) -> bool {
+fn is_kept(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     !name.starts_with(OBEYED) && !name.starts_with(OURS)
 }

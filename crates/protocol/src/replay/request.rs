@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::position::{Epoch, StreamSeq};
 
 /// The longest id.
-pub const MAX_ID: usize = 64;
+const MAX_ID: usize = 64;
 /// Begins the ids that are derived from what a request asks for.
-pub const DERIVED: &str = "h-";
+const DERIVED: &str = "h-";
 /// Begins the ids of requests that the operator makes when state was lost.
 pub const LOSS: &str = "loss-";
 

@@ -40,7 +40,7 @@ pub(super) fn problems(observation: &Observation<'_>) -> Vec<Problem> {
 }
 
 /// Whether no worker is wanted.
-pub(super) fn is_to_stop(observation: &Observation<'_>) -> bool {
+fn is_to_stop(observation: &Observation<'_>) -> bool {
     let existing = observation.facts.stateful_set.as_ref();
     let desired = observation.desired.map(|desired| &desired.stateful_set);
     let set = desired.or(existing).and_then(|set| set.spec.as_ref());
