@@ -115,6 +115,39 @@ impl Folder {
     }
 }
 
+#[test]
+fn bash_completes_verbs_options_and_files() -> Result<()> {
+    const SCRIPT: &str = r#"
+        compopt() { printf 'files '; }
+        complete() { function=$2; }
+        source <(kubectl-lookback completions bash)
+        COMP_WORDS=(kubectl-lookback "$@") COMP_CWORD=$#
+        $function
+        echo "${COMPREPLY[*]}"
+    "#;
+    let folder = Path::new(env!("CARGO_BIN_EXE_kubectl-lookback")).parent();
+    let path = format!(
+        "{}:{}",
+        folder.context("a folder")?.display(),
+        std::env::var("PATH")?
+    );
+    let completed = |words: &[&str]| -> Result<String> {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", SCRIPT, "bash"]).args(words);
+        let output = bash.env("PATH", &path).output()?;
+        ensure!(output.stderr.is_empty(), "{output:?}");
+        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    };
+    assert_eq!(completed(&["al"])?, "alerts");
+    assert_eq!(completed(&["alerts", "list", "--st"])?, "--state");
+    assert_eq!(
+        completed(&["-n", "prod", "status", "-o", ""])?,
+        "table json yaml"
+    );
+    assert_eq!(completed(&["rules", "lint", ""])?, "files");
+    Ok(())
+}
+
 /// What `--product windows` stands for.
 fn options() -> EngineOptions {
     let logsource = LogSourceSpec {

@@ -1,5 +1,7 @@
 //! `kubectl lookback status`, and how the plugin finds its way: pipelines, rights, NATS.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -8,6 +10,9 @@ use kube::api::PostParams;
 use lookback_dev::support::ApiServer;
 use serde_json::{Value, json};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use crate::ctl_fixture::{ALARM, Plugin, with_alerts};
 use crate::operator_fixture::{CLUSTER, World};
 
@@ -78,6 +83,28 @@ async fn the_plugin_names_the_pipelines_when_one_must_be_chosen() -> Result<()> 
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn what_kubectl_runs_for_completions_offers_the_pipelines_of_the_namespace() -> Result<()> {
+    let world = World::new().await?;
+    let plugin = Plugin::of(&world).await?;
+    world.try_create("edr", world.spec()).await?;
+    world.try_create("web", world.spec()).await?;
+    let folder = Path::new(env!("CARGO_BIN_EXE_kubectl-lookback")).parent();
+    let path = std::env::var("PATH")?;
+    let script = "deploy/krew/kubectl_complete-lookback";
+    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+        .env(
+            "PATH",
+            format!("{}:{path}", folder.context("a folder")?.display()),
+        )
+        .env("KUBECONFIG", &plugin.kubeconfig)
+        .args(["-n", &plugin.namespace, "status", "-p", ""])
+        .output()
+        .await?;
+    assert_eq!(String::from_utf8(output.stdout)?, "edr\nweb\n:4\n");
+    Ok(())
+}
+
 async fn wrong_usage_ends_with_2_and_says_what_is_meant() -> Result<()> {
     let plugin = Plugin::of(&World::new().await?).await?;
     for arguments in [
