@@ -348,6 +348,35 @@ fn events_come_from_standard_input_too() -> Result<()> {
 }
 
 #[test]
+fn a_run_over_nothing_that_can_be_applied_fails_and_says_what_to_give() -> Result<()> {
+    let folder = Folder::new()?;
+    folder.write("empty.ndjson", "\n")?;
+    folder.write("pretty.json", "[\n{\n\"a\": 1\n}\n]\n")?;
+    for (events, said) in [
+        ("empty.ndjson", "there is no event in empty.ndjson"),
+        (
+            "pretty.json",
+            "no event in pretty.json can be applied: give one JSON object a line",
+        ),
+        (".", ". is a folder: give a file of events"),
+        ("missing", "cannot read events of missing"),
+    ] {
+        let output = folder.run(&[
+            "test",
+            "rules.yml",
+            "-f",
+            "pipeline.yaml",
+            "--events",
+            events,
+        ])?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.starts_with(&format!("error: {said}")), "{stderr}");
+    }
+    Ok(())
+}
+
+#[test]
 fn expected_counts_make_it_a_test_that_can_fail() -> Result<()> {
     let folder = Folder::new()?;
     let expect = [&TEST[..], &["--expect", "expect.yaml"]].concat();
