@@ -79,7 +79,7 @@ enum Command {
     /// Print the completions of a shell
     Completions {
         /// The shell
-        shell: clap_complete::Shell,
+        shell: complete::Shell,
     },
     /// What kubectl_complete-lookback prints for kubectl
     #[command(name = "__complete", hide = true)]
@@ -109,11 +109,8 @@ impl Cli {
             Command::Audit(args) => audit::run(args, &context, output).await,
             Command::Report(args) => report::run(args, &context).await,
             Command::Completions { shell } => {
-                let mut command = Self::command();
-                let name = command.get_name().to_owned();
-                let mut script = Vec::new();
-                clap_complete::generate(shell, &mut command, name, &mut script);
-                io::stdout().write_all(&script).map_err(Into::into)
+                let script = shell.script().as_bytes();
+                io::stdout().write_all(script).map_err(Into::into)
             }
             Command::Complete { words } => complete::run(Self::command(), &words).await,
         };
@@ -158,17 +155,18 @@ mod tests {
     }
 
     #[test]
-    fn every_shell_gets_completions() {
-        for shell in ["bash", "zsh", "fish"] {
-            let cli = Cli::try_parse_from(["kubectl-lookback", "completions", shell]).unwrap();
-            let Command::Completions { shell } = cli.command else {
-                panic!("another verb");
-            };
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "kubectl-lookback", &mut script);
-            let script = String::from_utf8(script).unwrap();
-            assert!(script.contains("annotate"), "{shell}");
-        }
+    fn a_bare_name_is_answered_with_how_a_pipeline_is_named() {
+        let tip = |arguments: &[&str]| {
+            let all = ["kubectl-lookback"].iter().chain(arguments);
+            with_tip(Cli::try_parse_from(all).unwrap_err()).to_string()
+        };
+        let error = tip(&["status", "edr"]);
+        assert!(
+            error.contains("tip: a pipeline is named with -p: -p edr"),
+            "{error}"
+        );
+        let error = tip(&["status", "--pipelin", "edr"]);
+        assert!(!error.contains("is named with"), "{error}");
     }
 
     #[test]

@@ -1,21 +1,42 @@
 //! Completions as kubectl asks a plugin for them: `kubectl_complete-lookback` gets the words that were
 //! typed, the last one unfinished, and prints what that one may become, one a line with its meaning
-//! after a tab, and at the end a line that says that these are no file names.
+//! after a tab, and at the end a line that says whether a file may stand there as well. The scripts
+//! for shells under the plugin's own name ask in the same way.
 //!
 //! Completions never fail: what cannot be found out is not offered.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use clap::{Arg, Command};
+use clap::{Arg, ArgAction, Command, ValueEnum, ValueHint};
 use kube::ResourceExt;
 
 use super::context::{Context, Target};
 
+/// cobra's "offer files if nothing else".
+const FILES: &str = ":0";
 /// cobra's "offer no files".
 const NO_FILES: &str = ":4";
-/// The name of every argument that takes the name of a pipeline.
+/// The option that takes the name of a pipeline.
 const PIPELINE: &str = "pipeline";
+
+/// A shell that has a script.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl Shell {
+    pub(super) fn script(self) -> &'static str {
+        match self {
+            Self::Bash => include_str!("complete/kubectl-lookback.bash"),
+            Self::Zsh => include_str!("complete/kubectl-lookback.zsh"),
+            Self::Fish => include_str!("complete/kubectl-lookback.fish"),
+        }
+    }
+}
 
 /// What may stand in the place of the last word.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,6 +45,8 @@ struct Offer {
     words: Vec<(String, String)>,
     /// Whether it is the name of a pipeline.
     pipelines: bool,
+    /// Whether it is a path.
+    files: bool,
     /// The values of options that were typed, by the option's name.
     given: BTreeMap<String, String>,
 }
@@ -54,7 +77,8 @@ pub(super) async fn run(root: Command, words: &[String]) -> anyhow::Result<()> {
             false => writeln!(out, "{word}\t{meaning}")?,
         }
     }
-    writeln!(out, "{NO_FILES}")?;
+    let files = if offer.files { FILES } else { NO_FILES };
+    writeln!(out, "{files}")?;
     Ok(out.flush()?)
 }
 
@@ -111,6 +135,7 @@ fn offer(root: &Command, words: &[String]) -> Offer {
 impl Offer {
     fn values(&mut self, arg: &Arg) {
         self.pipelines = arg.get_id() == PIPELINE;
+        self.files = arg.get_value_hint() == ValueHint::AnyPath;
         for value in arg.get_possible_values() {
             self.words
                 .push((value.get_name().to_owned(), text(value.get_help())));
@@ -131,7 +156,10 @@ impl Offer {
                 .push((verb.get_name().to_owned(), text(verb.get_about())));
         }
         let mut places = command.get_positionals();
-        if let Some(arg) = places.nth(positionals) {
+        let last = command.get_positionals().last();
+        // The last place may be for several.
+        let several = last.filter(|arg| matches!(arg.get_action(), ArgAction::Append));
+        if let Some(arg) = places.nth(positionals).or(several) {
             self.values(arg);
         }
     }
@@ -192,14 +220,24 @@ mod tests {
     }
 
     #[test]
+    fn files_are_offered_where_a_path_may_stand() {
+        let lint = ["rules", "lint", ""];
+        assert!(offered(&lint).files && offered(&["rules", "lint", "a", ""]).files);
+        assert!(offered(&["rules", "test", "a", "--events", ""]).files);
+        assert!(offered(&["status", "--kubeconfig", ""]).files);
+        assert!(!offered(&["status", ""]).files && !offered(&["status", "-p", ""]).files);
+        assert!(!offered(&["rules", "lint", "--"]).files);
+    }
+
+    #[test]
     fn the_name_of_a_pipeline_is_offered_where_one_may_stand() {
-        assert!(offered(&["status", ""]).pipelines);
-        assert!(!offered(&["status", "edr", ""]).pipelines);
-        assert!(offered(&["alerts", "show", "--pipeline", ""]).pipelines);
-        assert!(offered(&["--context=test", "alerts", "list", "e"]).pipelines);
-        assert_eq!(
-            offered(&["--context=test", "status", ""]).given["context"],
-            "test"
-        );
+        assert!(!offered(&["status", ""]).pipelines);
+        assert!(offered(&["status", "-p", ""]).pipelines);
+        assert!(!offered(&["status", "-p", "edr", ""]).pipelines);
+        assert!(offered(&["-p", ""]).pipelines);
+        assert!(offered(&["alerts", "show", "--pipeline", "e"]).pipelines);
+        let offer = offered(&["--context=test", "alerts", "list", "-p", "e"]);
+        assert!(offer.pipelines);
+        assert_eq!(offer.given["context"], "test");
     }
 }

@@ -1,6 +1,7 @@
 //! The connection to NATS. Secrets that are files are read again at every connect, so a rotated Secret
 //! takes effect without a restart; no secret ever stands in an error or a log line.
 
+mod behind;
 mod error;
 mod secrets;
 
@@ -16,8 +17,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub use self::error::ConnectError;
-use self::secrets::roots;
 pub use self::secrets::{Auth, Material};
+use self::secrets::{roots, system_roots};
 use super::api::ApiError;
 
 /// The lowest JetStream API level with atomic batches and `CONSUMER.RESET`: NATS 2.14.
@@ -67,9 +68,9 @@ pub struct Options {
     pub name: String,
     /// Messages that wait in the client for one subscription; what comes beyond is dropped there.
     pub subscription_capacity: usize,
-    /// Never turn to servers of the cluster that are not in the target: they cannot be reached from
-    /// here.
-    pub only_given: bool,
+    /// Hosts that are reached through a tunnel from 127.0.0.1. A certificate is checked for these
+    /// names there, and no server is turned to that is not in the target: it could not be reached.
+    pub behind: Vec<String>,
 }
 
 impl Options {
@@ -79,7 +80,7 @@ impl Options {
         Self {
             name: name.into(),
             subscription_capacity: 64 * 1024,
-            only_given: false,
+            behind: Vec::new(),
         }
     }
 }
@@ -172,8 +173,8 @@ impl Nats {
         let addresses = addresses(&target.urls)?;
         let servers = target.urls.join(", ");
         let (disconnected, disconnects) = watch::channel(0_u64);
-        let mut connect_options = connect_options(target).await?;
-        if options.only_given {
+        let mut connect_options = connect_options(target, &options.behind).await?;
+        if !options.behind.is_empty() {
             connect_options = connect_options.ignore_discovered_servers();
         }
         let client = connect_options
@@ -292,7 +293,10 @@ impl Nats {
     }
 }
 
-async fn connect_options(target: &Target) -> Result<ConnectOptions, ConnectError> {
+async fn connect_options(
+    target: &Target,
+    behind: &[String],
+) -> Result<ConnectOptions, ConnectError> {
     let mut options = match &target.auth {
         None => ConnectOptions::new(),
         Some(auth) => {
@@ -304,7 +308,16 @@ async fn connect_options(target: &Target) -> Result<ConnectOptions, ConnectError
             })
         }
     };
-    if let Some(ca) = &target.ca {
+    if !behind.is_empty() {
+        let roots = match &target.ca {
+            Some(ca) => roots(&ca.read("CA").await?)?,
+            None => system_roots(),
+        };
+        // Without any root TLS is not spoken, which is no harm where the server does not ask for it.
+        if !roots.is_empty() {
+            options = options.tls_client_config(behind::config(roots, behind)?);
+        }
+    } else if let Some(ca) = &target.ca {
         let roots = roots(&ca.read("CA").await?)?;
         options = match ca {
             Material::File(path) => options.add_root_certificates(path.clone()),

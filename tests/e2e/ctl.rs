@@ -118,7 +118,7 @@ async fn s28_the_plugin_reaches_nats_in_the_cluster_by_port_forward() -> Result<
         open(&stage, "nats://nats").await
     })
     .await?;
-    stage.jetstream = jetstream::new(async_nats::connect(way.url(false)).await?);
+    stage.jetstream = jetstream::new(async_nats::connect(way.url()).await?);
     ensure_source_stream(&stage.jetstream, STREAM, "events.>").await?;
     stage.publish(2_000, None).await?;
     stage.apply_pipeline_at(&url, "")?;

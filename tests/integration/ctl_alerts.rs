@@ -180,6 +180,28 @@ async fn s28_what_came_while_the_connection_was_cut_is_watched_all_the_same() ->
     let id = &ids(&plugin, "new").await?[0];
     let url = format!("nats://{}", proxy.address());
     let mut watch = watching(&stand, &plugin, &url).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watch_since_a_time_begins_with_what_is_there() -> Result<()> {
+    let (stand, plugin) = with_alerts(2).await?;
+    let ids = ids(&plugin, "new").await?;
+    let since = ["alerts", "watch", "--since", "1h", "-o", "json"];
+    let mut watch = plugin.start(since)?;
+    for id in &ids {
+        assert_eq!(watch.next().await?["id"], id.as_str());
+    }
+    stand.publish(ALARM).await?;
+    let next = watch.next().await?;
+    assert!(next["state"] == "new" && !ids.iter().any(|id| next["id"] == id.as_str()));
+    assert_eq!(watch.interrupt().await?, Some(0));
+    let mut watch = plugin.start(["alerts", "watch", "--since", "2999-01-01T00:00:00Z"])?;
+    assert!(
+        watch.line().await?.starts_with("ID "),
+        "the heading comes at once"
+    );
+    assert_eq!(watch.interrupt().await?, Some(0));
     proxy.freeze();
     proxy.cut();
     plugin

@@ -123,11 +123,15 @@ impl Plugin {
 }
 
 impl Running {
+    /// The next line.
+    pub(crate) async fn line(&mut self) -> Result<String> {
+        let line = tokio::time::timeout(SOON, self.lines.next_line());
+        line.await.context("no line")??.context("it ended")
+    }
+
     /// The next line as JSON.
     pub(crate) async fn next(&mut self) -> Result<Value> {
-        let line = tokio::time::timeout(SOON, self.lines.next_line());
-        let line = line.await.context("no line")??;
-        serde_json::from_str(&line.context("it ended")?).context("JSON")
+        serde_json::from_str(&self.line().await?).context("JSON")
     }
 
     /// Presses Ctrl-C; its exit code.

@@ -115,6 +115,39 @@ impl Folder {
     }
 }
 
+#[test]
+fn bash_completes_verbs_options_and_files() -> Result<()> {
+    const SCRIPT: &str = r#"
+        compopt() { printf 'files '; }
+        complete() { function=$2; }
+        source <(kubectl-lookback completions bash)
+        COMP_WORDS=(kubectl-lookback "$@") COMP_CWORD=$#
+        $function
+        echo "${COMPREPLY[*]}"
+    "#;
+    let folder = Path::new(env!("CARGO_BIN_EXE_kubectl-lookback")).parent();
+    let path = format!(
+        "{}:{}",
+        folder.context("a folder")?.display(),
+        std::env::var("PATH")?
+    );
+    let completed = |words: &[&str]| -> Result<String> {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", SCRIPT, "bash"]).args(words);
+        let output = bash.env("PATH", &path).output()?;
+        ensure!(output.stderr.is_empty(), "{output:?}");
+        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    };
+    assert_eq!(completed(&["al"])?, "alerts");
+    assert_eq!(completed(&["alerts", "list", "--st"])?, "--state");
+    assert_eq!(
+        completed(&["-n", "prod", "status", "-o", ""])?,
+        "table json yaml"
+    );
+    assert_eq!(completed(&["rules", "lint", ""])?, "files");
+    Ok(())
+}
+
 /// What `--product windows` stands for.
 fn options() -> EngineOptions {
     let logsource = LogSourceSpec {
@@ -311,6 +344,35 @@ fn events_come_from_standard_input_too() -> Result<()> {
     let output = child.wait_with_output()?;
     let found: Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(found["events"], 7);
+    Ok(())
+}
+
+#[test]
+fn a_run_over_nothing_that_can_be_applied_fails_and_says_what_to_give() -> Result<()> {
+    let folder = Folder::new()?;
+    folder.write("empty.ndjson", "\n")?;
+    folder.write("pretty.json", "[\n{\n\"a\": 1\n}\n]\n")?;
+    for (events, said) in [
+        ("empty.ndjson", "there is no event in empty.ndjson"),
+        (
+            "pretty.json",
+            "no event in pretty.json can be applied: give one JSON object a line",
+        ),
+        (".", ". is a folder: give a file of events"),
+        ("missing", "cannot read events of missing"),
+    ] {
+        let output = folder.run(&[
+            "test",
+            "rules.yml",
+            "-f",
+            "pipeline.yaml",
+            "--events",
+            events,
+        ])?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.starts_with(&format!("error: {said}")), "{stderr}");
+    }
     Ok(())
 }
 

@@ -1,13 +1,19 @@
 //! `kubectl lookback status`, and how the plugin finds its way: pipelines, rights, NATS.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::PostParams;
+use kube::config::{Cluster, Kubeconfig};
 use lookback_dev::support::ApiServer;
 use serde_json::{Value, json};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use crate::ctl_fixture::{ALARM, Plugin, with_alerts};
 use crate::operator_fixture::{CLUSTER, World};
 
@@ -78,6 +84,28 @@ async fn the_plugin_names_the_pipelines_when_one_must_be_chosen() -> Result<()> 
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn what_kubectl_runs_for_completions_offers_the_pipelines_of_the_namespace() -> Result<()> {
+    let world = World::new().await?;
+    let plugin = Plugin::of(&world).await?;
+    world.try_create("edr", world.spec()).await?;
+    world.try_create("web", world.spec()).await?;
+    let folder = Path::new(env!("CARGO_BIN_EXE_kubectl-lookback")).parent();
+    let path = std::env::var("PATH")?;
+    let script = "deploy/krew/kubectl_complete-lookback";
+    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+        .env(
+            "PATH",
+            format!("{}:{path}", folder.context("a folder")?.display()),
+        )
+        .env("KUBECONFIG", &plugin.kubeconfig)
+        .args(["-n", &plugin.namespace, "status", "-p", ""])
+        .output()
+        .await?;
+    assert_eq!(String::from_utf8(output.stdout)?, "edr\nweb\n:4\n");
+    Ok(())
+}
+
 async fn wrong_usage_ends_with_2_and_says_what_is_meant() -> Result<()> {
     let plugin = Plugin::of(&World::new().await?).await?;
     for arguments in [
@@ -127,6 +155,93 @@ async fn reader(world: &World, directory: &std::path::Path) -> Result<Plugin> {
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn who_may_not_list_pipelines_is_told_to_name_one_or_to_ask() -> Result<()> {
+    let world = World::new().await?;
+    let directory = tempfile::tempdir()?;
+    let plugin = reader(&world, directory.path()).await?;
+    let elsewhere = Plugin {
+        namespace: "default".to_owned(),
+        ..plugin
+    };
+    let error = elsewhere.fails(["status"]).await?;
+    assert!(
+        error.contains("name one with -p, or ask for the right to list"),
+        "{error}"
+    );
+    let error = elsewhere.fails(["status", "-p", "edr"]).await?;
+    assert!(error.contains("ask for the right to get"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_context_that_is_not_there_and_a_server_that_is_silent_are_named() -> Result<()> {
+    let world = World::new().await?;
+    let plugin = Plugin::of(&world).await?;
+    let error = plugin.fails(["status", "--context", "nope"]).await?;
+    assert!(error.contains("has no context nope"), "{error}");
+    let directory = tempfile::tempdir()?;
+    let away = changed_kubeconfig(&plugin, directory.path(), |cluster| {
+        cluster.server = Some("https://127.0.0.1:1".to_owned());
+    })?;
+    let error = away.fails(["status"]).await?;
+    assert!(
+        error.contains("at https://127.0.0.1:1/: the API server does not answer"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_proxy_of_the_kubeconfig_is_the_way_to_the_api_server() -> Result<()> {
+    let world = World::new().await?;
+    world.create(world.spec()).await?;
+    let proxy = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", proxy.local_addr()?);
+    let directory = tempfile::tempdir()?;
+    let plugin = changed_kubeconfig(&Plugin::of(&world).await?, directory.path(), |cluster| {
+        cluster.proxy_url = Some(url.clone());
+    })?;
+    let served = tokio::spawn(serve_one_tunnel(proxy));
+    let status = plugin.json(["status", "--offline"]).await?;
+    assert_eq!(status["source"]["stream"], "EVENTS");
+    assert!(served.await??.starts_with("CONNECT 127.0.0.1:"));
+    Ok(())
+}
+
+/// Does what a proxy does, and gives the first request.
+async fn serve_one_tunnel(proxy: TcpListener) -> Result<String> {
+    let (mut near, _) = proxy.accept().await?;
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(near.read_u8().await?);
+    }
+    let request = String::from_utf8(request)?;
+    let target = request.split_whitespace().nth(1).context("a target")?;
+    let mut far = TcpStream::connect(target).await?;
+    near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    // How the plugin ends the connection is its own affair.
+    copy_bidirectional(&mut near, &mut far).await.ok();
+    Ok(request)
+}
+
+/// The plugin with another kubeconfig, in `directory`.
+fn changed_kubeconfig(
+    plugin: &Plugin,
+    directory: &Path,
+    change: impl FnOnce(&mut Cluster),
+) -> Result<Plugin> {
+    let mut file = Kubeconfig::read_from(&plugin.kubeconfig)?;
+    let cluster = file.clusters.first_mut().context("a cluster")?;
+    change(cluster.cluster.as_mut().context("a cluster")?);
+    let kubeconfig = directory.join("kubeconfig");
+    std::fs::write(&kubeconfig, serde_json::to_string(&file)?)?;
+    Ok(Plugin {
+        kubeconfig,
+        ..plugin.clone()
+    })
+}
+
 async fn who_may_not_read_the_secret_is_told_to_ask_or_to_give_a_file() -> Result<()> {
     let world = World::new().await?;
     let mut spec = world.spec();

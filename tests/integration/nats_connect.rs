@@ -277,6 +277,31 @@ async fn a_server_of_our_ca_is_trusted_by_file_and_by_secret() -> Result<()> {
 }
 
 #[tokio::test]
+async fn behind_a_tunnel_a_certificate_is_checked_for_the_name_at_its_far_end() -> Result<()> {
+    let (server, dir) = tls_server().await?;
+    let target = Target {
+        ca: Some(Material::File(dir.path().join("ca.pem"))),
+        tls_required: true,
+        ..target(server.url())
+    };
+    let connect = async |host: &str| {
+        let options = Options {
+            behind: vec![host.to_owned()],
+            ..Options::named("test")
+        };
+        Nats::connect(&target, &options).await
+    };
+    connect("localhost").await?;
+    // The certificate is for 127.0.0.1 as well, which says nothing of who is behind it.
+    let error = connect("nats.infra.svc").await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Unreachable { .. }),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_server_of_an_unknown_ca_is_refused() -> Result<()> {
     let (server, _dir) = tls_server().await?;
     let error = Nats::connect(&target(server.url()), &Options::named("test"))

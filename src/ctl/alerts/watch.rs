@@ -1,6 +1,6 @@
 //! `alerts watch`: alerts as they come, by what the server publishes again. What came while the
 //! connection was cut is listed when it is back, so nothing is missed; of an alert that moved several
-//! times meanwhile the last version is shown.
+//! times meanwhile the last version is shown. With `--since` those that are there already come first.
 
 use std::io::{self, Write};
 
@@ -39,10 +39,7 @@ pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result
         store,
         filter: args.filter,
         interval: args.interval,
-        printer: Printer {
-            format,
-            begun: false,
-        },
+        printer: Printer(format),
     };
     tokio::select! {
         ended = following.run() => ended,
@@ -65,7 +62,11 @@ impl Following {
         let key = &self.store.reached.owner.pipeline;
         let mut live = Live::open(nats, key, self.filter.state.as_deref()).await?;
         let stream = streams::read(nats, &key.alerts_stream()).await?;
-        let mut missed_after = stream.map_or(0, |stream| stream.state.last_seq);
+        self.printer.begin()?;
+        let mut missed_after = match self.filter.since {
+            Some(_) => self.missed(0).await?,
+            None => stream.map_or(0, |stream| stream.state.last_seq),
+        };
         let mut interrupted = false;
         let mut tries = tokio::time::interval(self.interval.interval);
         tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -143,10 +144,7 @@ fn note(text: &str) -> Result<()> {
 
 /// One line an alert; YAML has one document.
 #[derive(Clone, Copy, Debug)]
-struct Printer {
-    format: Format,
-    begun: bool,
-}
+struct Printer(Format);
 
 #[derive(Serialize)]
 #[serde(transparent)]
@@ -160,27 +158,31 @@ impl Answer for Row<'_> {
 }
 
 impl Printer {
-    fn print(&mut self, alert: &Alert) -> Result<()> {
+    /// The heading, at once: whoever sees it knows that alerts are listened for.
+    fn begin(self) -> Result<()> {
+        if self.0 != Format::Table {
+            return Ok(());
+        }
+        let heading = view::HEADER.map(|text| Cell::painted(text, Paint::Strong));
+        let mut out = io::stdout().lock();
+        write_cells(&heading, &WIDTHS, &mut out, Style::of_stdout())?;
+        Ok(out.flush()?)
+    }
+
+    fn print(self, alert: &Alert) -> Result<()> {
         let mut out = io::stdout().lock();
         let style = Style::of_stdout();
-        let begun = std::mem::replace(&mut self.begun, true);
-        match self.format {
+        match self.0 {
             Format::Json => {
                 serde_json::to_writer(&mut out, alert)?;
                 writeln!(out)?;
             }
             Format::Yaml => {
                 writeln!(out, "---")?;
-                output::write(&Row(alert), self.format, &mut out, style)?;
-            }
-            Format::Table => {
-                if !begun {
-                    let heading = view::HEADER.map(|text| Cell::painted(text, Paint::Strong));
-                    write_cells(&heading, &WIDTHS, &mut out, style)?;
-                }
-                output::write(&Row(alert), self.format, &mut out, style)?;
+                output::write(&Row(alert), self.0, &mut out, style)?;
             }
         }
+            Format::Table => output::write(&Row(alert), self.0, &mut out, style)?,
         Ok(out.flush()?)
     }
 }

@@ -72,8 +72,7 @@ impl Context {
         let mut target = wanted.clone();
         let mut options = Options::named(NAME);
         let tunnels = self.tunnels(&mut target, key).await?;
-        // Behind a tunnel the other servers that NATS tells of cannot be reached.
-        options.only_given = !tunnels.is_empty();
+        options.behind = tunnels.iter().map(|it| it.host().to_owned()).collect();
         let connected = Nats::connect(&target, &options).await;
         let nats = match (connected, tunnels.first()) {
             (Ok(nats), _) => nats,
@@ -114,10 +113,10 @@ impl Context {
                 ));
                 continue;
             }
-            let encrypted = target.tls_required || target.ca.is_some() || url.starts_with("tls:");
             match Tunnel::open(self.kube().await?, service).await {
                 Ok(tunnel) => {
-                    urls.push(tunnel.url(encrypted));
+                    target.tls_required |= url.starts_with("tls:");
+                    urls.push(tunnel.url());
                     tunnels.push(tunnel);
                 }
                 Err(error) => failed = Some(error.context(format!("cannot reach {url}"))),

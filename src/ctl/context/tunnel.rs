@@ -1,9 +1,6 @@
 //! A way into the cluster: a listener on this machine, and for each connection to it a port-forward to
 //! a pod that is ready behind the Service at that moment. So a reconnect also finds a pod that came
 //! later.
-//!
-//! Its limit is TLS: the client asks for the name it connects to, and that is `localhost`. A server
-//! whose certificate lacks that name must be reached by `--nats-url` under one that it has.
 
 mod behind;
 mod names;
@@ -41,6 +38,7 @@ pub(super) async fn needed(url: &str, namespace: &str) -> Option<Service> {
 #[derive(Debug)]
 pub struct Tunnel {
     near: SocketAddr,
+    host: String,
     to: String,
     problem: Arc<Mutex<Option<String>>>,
     task: JoinHandle<()>,
@@ -59,6 +57,7 @@ impl Tunnel {
     /// No pod is ready behind the Service, or a right is missing.
     pub async fn open(client: Client, service: Service) -> Result<Self> {
         let endpoint = find(&client, &service).await?;
+        let host = service.host.clone();
         let to = format!("pod {}/{}", service.namespace, endpoint.pod);
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
@@ -70,6 +69,7 @@ impl Tunnel {
         let task = tokio::spawn(serve(listener, client, service, Arc::clone(&problem)));
         Ok(Self {
             near,
+            host,
             to,
             problem,
             task,
@@ -82,13 +82,15 @@ impl Tunnel {
         self.near
     }
 
-    /// Its near end as a NATS URL. A certificate may well be for `localhost`, never for an address.
+    /// Its near end as a NATS URL.
     #[must_use]
-    pub fn url(&self, encrypted: bool) -> String {
-        match encrypted {
-            true => format!("tls://localhost:{}", self.near.port()),
-            false => format!("nats://{}", self.near),
-        }
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.near)
+    }
+
+    /// The name of the server at the far end, as the URL had it.
+    pub(super) fn host(&self) -> &str {
+        &self.host
     }
 
     /// The pod that was found first, for people.

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use jiff::Timestamp;
 use lookback_engine::{Decoder, event_time};
@@ -38,6 +38,11 @@ impl Events {
         let reader: Box<dyn BufRead> = if path == Path::new("-") {
             Box::new(BufReader::new(io::stdin()))
         } else {
+            ensure!(
+                !path.is_dir(),
+                "{} is a folder: give a file of events, or - for standard input",
+                path.display()
+            );
             let file = File::open(path);
             let file = file.with_context(|| format!("cannot read events of {}", path.display()))?;
             Box::new(BufReader::new(file))

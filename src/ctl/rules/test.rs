@@ -140,7 +140,17 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
         let counts: Vec<u64> = run.counts.iter().map(|count| count.alerts).collect();
         tested.differences = Some(expect::compare(expected, rules.rules(), &counts)?);
     }
+    let source = match args.events.as_os_str() == "-" {
+        true => "standard input".to_owned(),
+        false => args.events.display().to_string(),
+    };
+    ensure!(tested.events > 0, "there is no event in {source}");
     print(&tested, format)?;
+    let refused: u64 = tested.dead_letters.reasons.values().sum();
+    ensure!(
+        refused < tested.events,
+        "no event in {source} can be applied: give one JSON object a line"
+    );
     match tested.differences.as_deref() {
         None => Ok(()),
         // A rule that is not there gives no alert, which may well be what is expected of it.

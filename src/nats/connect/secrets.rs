@@ -83,6 +83,13 @@ pub(super) fn roots(pem: &[u8]) -> Result<RootCertStore, ConnectError> {
     Ok(roots)
 }
 
+/// What this machine trusts; what it cannot read of that is left out.
+pub(super) fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
 impl Auth {
     /// What the server is told; `nonce` is what it asked to have signed.
     pub(super) async fn answer(&self, nonce: &[u8]) -> Result<async_nats::Auth, ConnectError> {
