@@ -34,7 +34,7 @@ func newAPIClient(l layout) (apiClient, error) {
 		url:   l.apiURL(),
 		token: l.Token,
 		http: &http.Client{
-			Timeout:   5 * time.Second,
+			Timeout:   30 * time.Second,
 			Transport: &http.Transport{Proxy: nil, TLSClientConfig: &tls.Config{RootCAs: roots}},
 		},
 	}, nil

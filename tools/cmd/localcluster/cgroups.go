@@ -15,7 +15,7 @@ import (
 
 const (
 	cgroupFolder = "/sys/fs/cgroup"
-	cgroupsEmpty = 10 * time.Second // how long the kernel may take to let go of ended processes
+	cgroupsEmpty = 60 * time.Second // how long the kernel may take to let go of ended processes
 )
 
 // podControllers are those that the kubelet uses where the machine has them.

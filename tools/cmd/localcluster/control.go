@@ -21,7 +21,7 @@ const (
 	actionStop  = "stop"
 	actionKill  = "kill"
 
-	startWithin = 60 * time.Second
+	startWithin = 180 * time.Second
 )
 
 // shortPath names a file by an open folder: the path of a socket ends at 107 bytes, that of a

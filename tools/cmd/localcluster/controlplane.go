@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	controlPlaneWithin = 120 * time.Second
-	nodeWithin         = 180 * time.Second
+	controlPlaneWithin = 300 * time.Second
+	nodeWithin         = 400 * time.Second
 )
 
 // startControlPlane starts what a cluster of either size has. Etcd and the API server come up side

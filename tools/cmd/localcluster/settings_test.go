@@ -94,7 +94,7 @@ func TestALockIsOfTheFolderThatIsThere(t *testing.T) {
 	select {
 	case unlock := <-second:
 		defer unlock()
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the second caller got no lock")
 	}
 	if _, err := os.Stat(c.dir); err != nil {

@@ -49,7 +49,7 @@ func TestAProgramIsKilledAndStartedAgain(t *testing.T) {
 
 func TestAProgramThatEndsByItselfFailsItsStartWithItsLastWords(t *testing.T) {
 	s := testSupervisor(t, "echo no space left; exit 3", never)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	err := s.start(ctx, "app")
 	if err == nil || !strings.Contains(err.Error(), "app ended: exit status 3\nno space left") {

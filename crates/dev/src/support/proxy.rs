@@ -16,7 +16,8 @@ pub struct TcpProxy {
     address: SocketAddr,
     control: watch::Sender<Control>,
     budget: Budget,
-    trigger: Trigger,
+    freezes: Trigger,
+    cuts: Trigger,
     task: JoinHandle<()>,
 }
 
@@ -29,7 +30,7 @@ struct Control {
 /// Bytes that may still go from the target to clients before everything is cut.
 type Budget = Arc<Mutex<Option<usize>>>;
 
-/// What a client has to send for everything to freeze.
+/// A text that one side has to send for something to happen, once.
 type Trigger = Arc<Mutex<Option<Vec<u8>>>>;
 
 impl TcpProxy {
@@ -47,13 +48,15 @@ impl TcpProxy {
             target,
             control: control.clone(),
             budget: Budget::default(),
-            trigger: Trigger::default(),
+            freezes: Trigger::default(),
+            cuts: Trigger::default(),
         };
         Ok(Self {
             address,
             control,
             budget: way.budget.clone(),
-            trigger: way.trigger.clone(),
+            freezes: way.freezes.clone(),
+            cuts: way.cuts.clone(),
             task: tokio::spawn(accept(listener, way)),
         })
     }
@@ -74,6 +77,12 @@ impl TcpProxy {
         *lock(&self.budget) = Some(bytes);
     }
 
+    /// Cuts when the target sends `text`, of which at least the last byte is not forwarded: the answer
+    /// to a request that arrived is lost.
+    pub fn cut_at(&self, text: &str) {
+        *lock(&self.cuts) = Some(text.as_bytes().to_vec());
+    }
+
     /// Takes back a [`Self::cut_after`] that has not come about.
     pub fn spare(&self) {
         *lock(&self.budget) = None;
@@ -81,7 +90,7 @@ impl TcpProxy {
 
     /// Freezes when a client sends `text`, of which at least the last byte is not forwarded.
     pub fn freeze_at(&self, text: &str) {
-        *lock(&self.trigger) = Some(text.as_bytes().to_vec());
+        *lock(&self.freezes) = Some(text.as_bytes().to_vec());
     }
 
     /// Whether it is frozen.
@@ -117,12 +126,17 @@ struct Way {
     target: SocketAddr,
     control: watch::Sender<Control>,
     budget: Budget,
-    trigger: Trigger,
+    freezes: Trigger,
+    cuts: Trigger,
 }
 
 impl Way {
-    /// How many of the bytes from the server may pass.
-    fn allow(&self, data: &[u8]) -> usize {
+    /// How many of the bytes from the server may pass; `seen` holds the end of what it sent before.
+    fn allow(&self, seen: &mut Vec<u8>, data: &[u8]) -> usize {
+        if is_sent(&self.cuts, seen, data) {
+            cut(&self.control);
+            return 0;
+        }
         let mut budget = lock(&self.budget);
         let Some(left) = *budget else {
             return data.len();
@@ -138,16 +152,24 @@ impl Way {
 
     /// Looks at what a client sends; `seen` holds the end of what it sent before.
     fn watch(&self, seen: &mut Vec<u8>, data: &[u8]) {
-        let mut trigger = lock(&self.trigger);
-        let Some(text) = &*trigger else { return };
-        let before = text.len() - 1;
-        seen.extend_from_slice(data);
-        if seen.windows(text.len()).any(|window| window == text) {
-            *trigger = None;
+        if is_sent(&self.freezes, seen, data) {
             self.control.send_modify(|control| control.frozen = true);
         }
-        seen.drain(..seen.len().saturating_sub(before));
     }
+}
+
+/// Whether the end of the text that is waited for is in `data`; `seen` holds what came before.
+fn is_sent(trigger: &Trigger, seen: &mut Vec<u8>, data: &[u8]) -> bool {
+    let mut trigger = lock(trigger);
+    let Some(text) = &*trigger else { return false };
+    let before = text.len() - 1;
+    seen.extend_from_slice(data);
+    let found = seen.windows(text.len()).any(|window| window == text);
+    seen.drain(..seen.len().saturating_sub(before));
+    if found {
+        *trigger = None;
+    }
+    found
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,13 +193,13 @@ async fn connection(client: TcpStream, way: Way) {
     };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let mut seen = Vec::new();
+    let (mut sent, mut answered) = (Vec::new(), Vec::new());
     let up = pump(from_client, to_server, way.control.subscribe(), |data| {
-        way.watch(&mut seen, data);
+        way.watch(&mut sent, data);
         data.len()
     });
     let down = pump(from_server, to_client, way.control.subscribe(), |data| {
-        way.allow(data)
+        way.allow(&mut answered, data)
     });
     tokio::select! {
         () = up => {}
