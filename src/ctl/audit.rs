@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::given::when;
-use super::output::{Answer, Format, Items, Style, Table, print};
+use super::output::{Answer, Format, Items, Style, Table, moment, print};
 use crate::nats::audit::{StoredRecord, page};
 use crate::nats::entries::{Cursor, MAX_PAGE};
 
@@ -96,13 +96,13 @@ impl Line {
     fn cells(&self) -> [String; 4] {
         match &self.record {
             Read::Record(record) => [
-                self.time.to_string(),
+                moment(self.time),
                 record.act.kind().as_str().to_owned(),
                 record.by.clone(),
                 what(&record.act),
             ],
             Read::Unreadable(why) => [
-                self.time.to_string(),
+                moment(self.time),
                 "?".to_owned(),
                 "?".to_owned(),
                 format!("{} cannot be read: {why}", self.subject),

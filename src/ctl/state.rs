@@ -11,7 +11,7 @@ use lookback_protocol::position::Epoch;
 use serde::Serialize;
 
 use super::context::{Context, Reached};
-use super::output::{Answer, Cell, Fields, Format, Paint, Style, age, plain, print};
+use super::output::{Answer, Cell, Fields, Format, Paint, Style, age, moment, plain, print};
 use crate::nats::checkpoint::JetStreamCheckpoints;
 use crate::nats::consumers::{self, ObservedConsumer};
 use crate::nats::streams;
@@ -244,7 +244,7 @@ impl Inspected {
             ),
         );
         if let Some(published) = checkpoint.position.published {
-            fields.more(format!("that event was stored at {published}"));
+            fields.more(format!("that event was stored at {}", moment(published)));
         }
         fields.more(format!(
             "epoch {}, {:?}, by {}",

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::store;
 use crate::ctl::context::Context;
-use crate::ctl::output::{Answer, Fields, Format, Style, plain, print};
+use crate::ctl::output::{Answer, Fields, Format, Style, moment, plain, print};
 use crate::nats::deadletters::StoredDeadLetter;
 
 /// Bytes of a payload shown, unless it is asked for raw.
@@ -113,7 +113,7 @@ impl Answer for Shown {
         let mut fields = Fields::default();
         fields.field("Id", &self.id);
         fields.field("State", &self.state);
-        fields.field("Since", self.stored.to_string());
+        fields.field("Since", moment(self.stored));
         if let Some(by) = &self.by {
             let note = self.note.as_ref().map(|note| format!(": {note}"));
             fields.field("Moved by", format!("{by}{}", note.unwrap_or_default()));
@@ -128,7 +128,7 @@ impl Answer for Shown {
             format!("message {} of {}", self.sequence, self.stream),
         );
         fields.field("Subject", &self.subject);
-        fields.field("Published", self.published.to_string());
+        fields.field("Published", moment(self.published));
         for (at, header) in self.headers.iter().enumerate() {
             match at {
                 0 => fields.field("Headers", header),

@@ -11,7 +11,7 @@ use lookback_protocol::replay::record::{Finished, Record};
 use serde::Serialize;
 
 use crate::ctl::context::{Context, Reached};
-use crate::ctl::output::{Answer, Format, Items, Style, Table, plain, print};
+use crate::ctl::output::{Answer, Format, Items, Style, Table, moment, plain, print};
 use crate::nats::audit::page;
 use crate::nats::entries::{Cursor, MAX_PAGE};
 use crate::runtime::telemetry::chain;
@@ -137,8 +137,7 @@ impl Answer for Items<Replay> {
         let number =
             |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |it| it.to_string());
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        let time =
-            |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), |it| it.to_string());
+        let time = |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), moment);
         for replay in &self.items {
             table.row([
                 replay.id.clone(),

@@ -17,7 +17,7 @@ use crate::api::DetectionPipeline;
 use crate::ctl::Usage;
 use crate::ctl::context::{Context, key};
 use crate::ctl::given::named;
-use crate::ctl::output::{Answer, Fields, Format, Style, plain, print};
+use crate::ctl::output::{Answer, Fields, Format, Style, moment, plain, print};
 use crate::operator::pipeline::dereference;
 use crate::operator::pipeline::replay::foresee::{Foreseen, foresee};
 use crate::operator::pipeline::validate::{engine_options, rule_files};
@@ -165,7 +165,7 @@ impl Answer for Planned {
                 "Phase",
                 format!("{:?} since {}", record.phase, record.since),
             );
-            fields.field("Asked for", record.requested_at.to_string());
+            fields.field("Asked for", moment(record.requested_at));
             if !record.message.is_empty() {
                 fields.field("Message", &record.message);
             }

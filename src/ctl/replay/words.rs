@@ -2,7 +2,7 @@
 
 use lookback_protocol::replay::record::{Plan, Windows};
 
-use crate::ctl::output::{Cell, Fields, Paint};
+use crate::ctl::output::{Cell, Fields, Paint, moment};
 
 /// The lines of a plan, without its hash; what costs something stands out.
 pub(super) fn say(plan: &Plan, out: &mut Fields) {
@@ -24,7 +24,7 @@ pub(super) fn say(plan: &Plan, out: &mut Fields) {
         read_back,
         known_alerts,
     } = plan;
-    let stored = start_time.map(|time| format!(", stored at {time}"));
+    let stored = start_time.map(|time| format!(", stored at {}", moment(time)));
     out.field(
         "Begins at",
         format!("message {start}{}", stored.unwrap_or_default()),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::redact;
-use crate::ctl::output::plain;
+use crate::ctl::output::{moment, plain};
 
 const MANIFEST: &str = "MANIFEST.txt";
 
@@ -50,7 +50,10 @@ impl Bundle {
 
     /// What is in it and what is not, for people.
     pub(super) fn manifest(&self, pipeline: &str, now: Timestamp) -> String {
-        let mut out = format!("report on pipeline {pipeline}, made {now}\n\nin it:\n");
+        let mut out = format!(
+            "report on pipeline {pipeline}, made {}\n\nin it:\n",
+            moment(now)
+        );
         let mut line = |text: std::fmt::Arguments<'_>| {
             out.write_fmt(text).expect("a String takes every text");
         };
