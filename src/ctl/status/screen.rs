@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use super::view::{Aspect, Status};
 use crate::api::conditions::Effect;
 use crate::api::status::{ConditionStatus, Phase};
-use crate::ctl::output::{Answer, Cell, Fields, Paint, Style, Table, age, moment};
+use crate::ctl::output::{Answer, Cell, Fields, Paint, Style, Table, age, moment, shorten};
+
+/// Columns of an event's message; `kubectl describe` has all of it.
+const EVENT: usize = 100;
 
 impl Answer for Status {
     fn table(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
@@ -25,7 +28,7 @@ impl Answer for Status {
                 table.row([
                     Cell::from(age(event.time, now)),
                     Cell::painted(&event.reason, paint),
-                    Cell::from(&event.message),
+                    Cell::from(shorten(&event.message, EVENT)),
                 ]);
             }
             table.write(out, style)?;
@@ -52,14 +55,21 @@ impl Status {
         if let Some(ready) = &self.ready {
             fields.field("Ready", self.ready(ready, now));
         }
-        for (at, aspect) in self.blocking.iter().enumerate() {
-            let text = format!("{}: {}", aspect.reason, aspect.message);
-            let text = Cell::painted(text, paint(aspect.effect));
-            match at {
-                0 => fields.field("Because", text),
-                _ => fields.more(text),
+        let (hindering, warnings): (Vec<&Aspect>, _) = self
+            .blocking
+            .iter()
+            .partition(|aspect| aspect.effect != Some(Effect::Warning));
+        for (name, aspects) in [("Because", hindering), ("Look at", warnings)] {
+            let mut name = name;
+            for aspect in aspects {
+                let text = format!("{}: {}", aspect.reason, aspect.message);
+                fields.field(name, Cell::painted(text, paint(aspect.effect)));
+                name = "";
+                // The message of a warning says it all.
+                if aspect.effect != Some(Effect::Warning) {
+                    fields.more(format!("  what ends it: {}", aspect.ended_by));
+                }
             }
-            fields.more(format!("  what ends it: {}", aspect.ended_by));
         }
         fields.field("Source", self.source(now));
         fields.field("Position", self.position(now));
@@ -153,7 +163,7 @@ impl Status {
             .map(|time| format!(", stored {} ({} ago)", moment(time), age(time, now)));
         let seen = position
             .observed
-            .map(|time| format!("; seen {} ago", age(time, now)));
+            .map(|time| format!("; checkpoint {} ago", age(time, now)));
         format!(
             "{}{}{}",
             position.sequence,
@@ -203,7 +213,8 @@ impl Status {
             lines.push(Cell::from(&replay.message));
         }
         if let Some(plan) = &replay.plan {
-            let text = format!("plan {plan} waits: kubectl lookback replay approve");
+            let (_, name) = self.pipeline.split_once('/').unwrap_or_default();
+            let text = format!("plan {plan} waits: kubectl lookback replay approve -p {name}");
             lines.push(Cell::painted(text, Paint::Warn));
         }
         lines
@@ -285,7 +296,7 @@ mod tests {
             "Pipeline:      prod/edr",
             "Phase:         Stalled, epoch 3",
             "Because:       StateLost: says StateLost",
-            "               EventsParked: says EventsParked",
+            "Look at:       EventsParked: says EventsParked",
             "Lag:           10 events",
             "Windows:       7 groups",
             "Rules:         4 detections, 2 correlations, 1 documents cannot be used",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use lookback_protocol::names::PipelineKey;
-use lookback_protocol::replay::record::{Record, ReplayPhase};
+use lookback_protocol::replay::record::{Finished, Record, ReplayPhase};
 use serde::Serialize;
 
 use crate::api::DetectionPipeline;
@@ -43,7 +43,7 @@ pub(super) struct Status {
     pub(super) rules: Option<Rules>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) replay: Option<Replay>,
-    /// Replays that ended and are remembered in the status.
+    /// Replays before that one which ended and are remembered in the status.
     pub(super) past_replays: usize,
     pub(super) alerts: Alerts,
     pub(super) dead_letters: DeadLetters,
@@ -207,7 +207,7 @@ impl Status {
                 let position = partition.map(|partition| partition.position);
                 replay(record, position)
             }),
-            past_replays: status.replay_history.len(),
+            past_replays: past_replays(&status),
             alerts: Alerts {
                 by_state: alerts
                     .map(|alerts| counts(&alerts.by_state))
@@ -267,6 +267,17 @@ fn aspect(condition: &Condition) -> Aspect {
         ended_by: row.map_or("", |row| row.ended_by),
         effect: row.map(|row| row.effect),
     }
+}
+
+/// The history already holds the replay of the status, once that has ended.
+fn past_replays(status: &DetectionPipelineStatus) -> usize {
+    let current = status.replay.as_ref().map(Record::finished);
+    let is_current = |past: &&Finished| {
+        let current = current.as_ref();
+        current.is_some_and(|it| (&it.id, &it.fingerprint) == (&past.id, &past.fingerprint))
+    };
+    let history = status.replay_history.iter();
+    history.filter(|past| !is_current(past)).count()
 }
 
 pub(super) fn replay(record: &Record, position: Option<i64>) -> Replay {
@@ -365,6 +376,33 @@ pub(super) mod tests {
     fn an_object_that_the_operator_has_not_seen_is_behind() {
         assert!(status(json!({"observedGeneration": -1})).behind);
         assert!(!status(stalled()).behind);
+    }
+
+    #[test]
+    fn a_replay_that_ended_is_not_one_before_itself() {
+        let times = json!({
+            "requestedAt": "2026-01-05T08:00:00Z", "since": "2026-01-05T08:01:00Z",
+            "finishedAt": "2026-01-05T08:01:00Z",
+        });
+        let replay = |id: &str, start: Value| {
+            let mut replay = times.clone();
+            replay["id"] = json!(id);
+            replay["phase"] = json!("Completed");
+            replay["fingerprint"] = json!(format!("h-{id}"));
+            replay["statePolicy"] = json!("Auto");
+            replay["start"] = start;
+            replay
+        };
+        let current = replay("second", json!({"fromSequence": 7}));
+        let fingerprint = {
+            let record: Record = serde_json::from_value(current.clone()).unwrap();
+            record.finished().fingerprint
+        };
+        let mut second = replay("second", json!(7));
+        second["fingerprint"] = json!(fingerprint);
+        let history = json!([replay("first", json!(1)), second]);
+        let found = status(json!({"replay": current, "replayHistory": history}));
+        assert_eq!(found.past_replays, 1);
     }
 
     #[test]
