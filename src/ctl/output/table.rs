@@ -61,34 +61,28 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// Writes it; an empty cell is a `-`.
+    /// Writes it.
     ///
     /// # Errors
     /// What `out` says.
     pub fn write(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
         let heading = |text: &String| Cell::painted(text, Paint::Strong);
         let header: Vec<Cell> = self.header.iter().map(heading).collect();
-        let dash = Cell::from("-");
-        let shown = |cell: &Cell| match cell.text.is_empty() {
-            true => dash.clone(),
-            false => cell.clone(),
-        };
-        let rows = self.rows.iter().map(|row| row.iter().map(shown).collect());
-        let lines: Vec<Vec<Cell>> = std::iter::once(header).chain(rows).collect();
+        let lines: Vec<&Vec<Cell>> = std::iter::once(&header).chain(&self.rows).collect();
         let columns: Vec<usize> = (0..self.header.len())
             .map(|at| {
                 let widths = lines.iter().filter_map(|line| line.get(at));
                 widths.map(|cell| width(&cell.text)).max().unwrap_or(0)
             })
             .collect();
-        for line in &lines {
+        for line in lines {
             write_cells(line, &columns, out, style)?;
         }
         Ok(())
     }
 }
 
-/// One line of cells in columns of these widths; the last cell is not padded.
+/// One line of cells in columns of these widths; the last cell is not padded, and an empty one is a `-`.
 ///
 /// # Errors
 /// What `out` says.
@@ -99,7 +93,12 @@ pub fn write_cells(
     style: Style,
 ) -> io::Result<()> {
     let last = cells.len().saturating_sub(1);
+    let dash = Cell::from("-");
     for (at, cell) in cells.iter().enumerate() {
+        let cell = match cell.text.is_empty() {
+            true => &dash,
+            false => cell,
+        };
         if at == last {
             cell.write(out, style, 0)?;
         } else {
@@ -186,6 +185,10 @@ mod tests {
         let mut table = Table::new(["A", "B"]);
         table.row(["", ""]);
         assert_eq!(written(&table, false), "A  B\n-  -\n");
+        let mut out = Vec::new();
+        let cells = [Cell::default(), Cell::from("x")];
+        write_cells(&cells, &[3, 0], &mut out, Style::default()).unwrap();
+        assert_eq!(out, b"-    x\n");
     }
 
     #[test]
