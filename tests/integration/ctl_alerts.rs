@@ -77,6 +77,16 @@ async fn s28_what_the_workflow_does_not_allow_is_refused_with_what_it_does() -> 
         .fails(["alerts", "move", id, "--to", "archived"])
         .await?;
     assert!(error.contains("give a reason"), "{error}");
+    for verb in ["list", "watch"] {
+        let error = plugin.fails(["alerts", verb, "--state", "nwe"]).await?;
+        assert!(
+            error.contains("has no state nwe, but new, triage"),
+            "{error}"
+        );
+    }
+    plugin
+        .says(["alerts", "list", "--state", "escalated"])
+        .await?;
     let error = plugin.fails(["alerts", "show", "ZZZZZZ"]).await?;
     assert!(error.contains("there is no alert ZZZZZZ"), "{error}");
     assert_eq!(&ids(&plugin, "new").await?[0], id);

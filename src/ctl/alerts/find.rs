@@ -1,6 +1,7 @@
 //! Finding an alert by the beginning of its id.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use lookback_protocol::alert::ARCHIVED;
 
 use crate::ctl::context::{Context, Reached};
 use crate::nats::alerts::{AlertStore, StoredAlert};
@@ -32,6 +33,20 @@ impl Store {
         if pipelines.is_empty() {
             let namespace = context.namespace().await?;
             bail!("there is no pipeline in namespace {namespace}: give another with -n");
+    /// Whether the workflow has a state; one that is misspelt would be empty for ever.
+    pub(super) async fn has_state(&self, state: &str) -> Result<()> {
+        let workflow = self.alerts.workflow().await?;
+        let states = workflow.states().filter(|it| *it != ARCHIVED);
+        let states: Vec<&str> = states.chain([ARCHIVED]).collect();
+        ensure!(
+            states.contains(&state),
+            "the workflow of pipeline {} has no state {state}, but {}",
+            self.reached.owner.pipeline,
+            states.join(", ")
+        );
+        Ok(())
+    }
+
         }
         let mut stores = Vec::new();
         for pipeline in pipelines {

@@ -123,6 +123,7 @@ pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result
 async fn list(store: &Store, args: &Args) -> Result<Listed> {
     let limit = match args.all {
         true => usize::MAX,
+    let mut nothing = true;
         false => usize::try_from(args.limit).unwrap_or(usize::MAX),
     };
     let mut items = Vec::new();
@@ -135,10 +136,14 @@ async fn list(store: &Store, args: &Args) -> Result<Listed> {
         };
         let page = store
             .alerts
+        nothing &= page.items.is_empty();
             .list(args.filter.state.as_deref(), cursor, asked)
             .await?;
         from = page.next;
         let page = with_records(store, page.items).await?;
+    if let (Some(state), true) = (&args.filter.state, nothing) {
+        store.has_state(state).await?;
+    }
         let fitting = page.into_iter().filter(|alert| args.filter.takes(alert));
         items.extend(fitting);
     }

@@ -33,7 +33,10 @@ pub(in super::super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
-    let store = Store::open(context, args.pipeline.as_deref()).await?;
+    let store = Store::open(context).await?;
+    if let Some(state) = &args.filter.state {
+        store.has_state(state).await?;
+    }
     let following = Following {
         seen: 0,
         store,
