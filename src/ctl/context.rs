@@ -148,7 +148,9 @@ impl Context {
                 "there is no pipeline {name} in namespace {namespace}; `kubectl get dpl -A` lists all"
             ),
             Err(error) => {
-                Err(said(error)).with_context(|| format!("cannot read pipeline {namespace}/{name}"))
+                let ask = "ask for the right to get detectionpipelines";
+                let what = format!("cannot read pipeline {namespace}/{name}");
+                Err(self.failed(error, what, ask).await)
             }
         }
     }
@@ -165,8 +167,11 @@ impl Context {
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 bail!("this cluster knows no DetectionPipeline: Lookback is not installed in it")
             }
-            Err(error) => Err(said(error))
-                .with_context(|| format!("cannot list the pipelines of {namespace}")),
+            Err(error) => {
+                let ask = "name one with -p, or ask for the right to list detectionpipelines";
+                let what = format!("cannot list the pipelines of {namespace}");
+                Err(self.failed(error, what, ask).await)
+            }
         }
     }
 
@@ -218,6 +223,18 @@ impl Context {
             .and_then(|observed| cluster_of(observed.owner()?, &pipeline));
         let cluster = match cluster {
             Some(cluster) => cluster,
+    /// What the API server said, with what may end it: `ask` where a right is missing, and its address
+    /// where it said nothing.
+    async fn failed(&self, error: kube::Error, what: String, ask: &str) -> anyhow::Error {
+        let said = said(error);
+        let what = match (said.is_forbidden(), said.is_silence(), self.cluster().await) {
+            (true, ..) => format!("{what}: {ask}"),
+            (_, true, Ok(cluster)) => format!("{what} at {}", cluster.server),
+            _ => what,
+        };
+        anyhow::Error::new(said).context(what)
+    }
+
             None => kubeconfig::cluster_id(self.kube().await?).await?,
         };
         Ok(Owner { cluster, pipeline })

@@ -58,6 +58,7 @@ pub(super) async fn read(target: &Target) -> Result<Cluster> {
         }
     };
     let namespace = config.default_namespace.clone();
+    let server = config.cluster_url.clone();
     let client = Client::try_from(config).context("cannot use the kubeconfig")?;
     Ok(Cluster {
         client,

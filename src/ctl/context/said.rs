@@ -29,6 +29,14 @@ impl Error for Said {
 }
 
 impl Said {
+    /// Whether nobody answered.
+    pub(in super::super) fn is_silence(&self) -> bool {
+        matches!(
+            &self.0,
+            kube::Error::Service(_) | kube::Error::HyperError(_)
+        )
+    }
+
     pub(in super::super) fn is_forbidden(&self) -> bool {
         matches!(&self.0, kube::Error::Api(status) if status.code == 403)
     }
