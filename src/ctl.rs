@@ -34,6 +34,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Target};
@@ -43,12 +44,29 @@ use crate::runtime::telemetry::chain;
 /// Look after Lookback's detection pipelines
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-lookback", bin_name = "kubectl lookback", version)]
+#[command(after_help = "Examples:
+  kubectl get detectionpipelines -A                               # which pipelines there are
+  kubectl lookback status -n detections -p edr                    # how one of them does
+  kubectl lookback alerts list -n detections --level high,critical
+  kubectl lookback rules test rules/ --events events.ndjson --product windows  # without a cluster
+
+Every verb shows examples of its own: kubectl lookback alerts list --help")]
 pub struct Cli {
+    /// How to print: tables are for people, the others for programs
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "table|json|yaml",
+        // After what a verb has of its own.
+        display_order = 900,
+        hide_possible_values = true
+    )]
+    output: Format,
     #[command(flatten)]
     target: Target,
-    /// How to print
-    #[arg(short, long, global = true, value_enum, default_value_t)]
-    output: Format,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,6 +74,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// One pipeline on one screen
+    #[command(after_help = "Examples:
+  kubectl lookback status -n detections -p edr
+  kubectl lookback status --watch
+  kubectl lookback status -o json")]
     Status(status::Args),
     /// Alerts: list, show, move, watch, count
     #[command(subcommand)]
@@ -73,10 +95,25 @@ enum Command {
     #[command(subcommand)]
     State(state::Command),
     /// What was done to a pipeline and by whom
+    #[command(after_help = "Examples:
+  kubectl lookback audit -n detections -p edr --since 7d
+  kubectl lookback audit --kind deadLetter -o json")]
     Audit(audit::Args),
     /// Collect what a bug report needs, without secrets
+    #[command(after_help = "Examples:
+  kubectl lookback report -n detections -p edr --logs
+  kubectl lookback report --logs --tail 500 --file report.tar.gz")]
     Report(report::Args),
     /// Print the completions of a shell
+    #[command(
+        after_help = "These are for the name kubectl-lookback. For `kubectl lookback` put the program \
+kubectl_complete-lookback, which comes with the plugin, into your PATH.
+
+Examples:
+  kubectl lookback completions bash > ~/.local/share/bash-completion/completions/kubectl-lookback
+  kubectl lookback completions zsh > ~/.zfunc/_kubectl-lookback
+  kubectl lookback completions fish > ~/.config/fish/completions/kubectl-lookback.fish"
+    )]
     Completions {
         /// The shell
         shell: complete::Shell,
@@ -91,6 +128,12 @@ enum Command {
 }
 
 impl Cli {
+    /// What was typed. A program that cannot understand it says so and ends.
+    #[must_use]
+    pub fn typed() -> Self {
+        Self::try_parse().unwrap_or_else(|error| with_tip(error).exit())
+    }
+
     /// Runs the verb. Exit codes: 0 done, 1 failed, 2 wrong usage.
     pub async fn run(self) -> ExitCode {
         let Self {
@@ -126,6 +169,19 @@ impl Cli {
             }
         }
     }
+}
+
+/// Who gives a bare name where none is taken means a pipeline, more often than not.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+        && !word.starts_with('-')
+    {
+        let tip = format!("a pipeline is named with -p: -p {word}");
+        let tips = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tips);
+    }
+    error
 }
 
 /// The arguments cannot be meant: exit code 2.

@@ -17,9 +17,6 @@ use crate::nats::entries::{Cursor, MAX_PAGE};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    #[arg(value_name = "PIPELINE")]
-    pipeline: Option<String>,
     /// Only acts of this kind
     #[arg(long, value_parser = PossibleValuesParser::new(AuditKind::ALL.map(AuditKind::as_str)))]
     kind: Option<String>,
@@ -51,7 +48,7 @@ enum Read {
 }
 
 pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
-    let pipeline = context.pipeline(args.pipeline.as_deref()).await?;
+    let pipeline = context.pipeline().await?;
     let reached = context.reach(pipeline).await?;
     let kinds = AuditKind::ALL.into_iter();
     let kind = args.kind.as_deref();

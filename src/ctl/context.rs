@@ -10,7 +10,7 @@ mod user;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -26,16 +26,20 @@ use crate::nats::streams;
 
 /// Where to look.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Where to look")]
 pub struct Target {
-    /// The kubeconfig; default: $KUBECONFIG, or ~/.kube/config, or that of the pod this runs in
-    #[arg(long, global = true, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig
-    #[arg(long, global = true)]
-    context: Option<String>,
+    /// The pipeline; may be left out when the namespace has only one, and where ids tell
+    #[arg(short, long, global = true)]
+    pipeline: Option<String>,
     /// The namespace; that of the context unless given
     #[arg(short, long, global = true)]
     namespace: Option<String>,
+    /// The context of the kubeconfig
+    #[arg(long, global = true)]
+    context: Option<String>,
+    /// The kubeconfig; default: $KUBECONFIG, or ~/.kube/config, or that of the pod this runs in
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// A NATS server to use instead of the one that the pipeline names
     #[arg(
         long,
@@ -132,15 +136,32 @@ impl Context {
         }
     }
 
-    /// One pipeline; without a name, the only one of the namespace.
+    /// The pipeline that is named, or the only one of the namespace.
     ///
     /// # Errors
-    /// There is none, or several without a name.
-    pub async fn pipeline(&self, name: Option<&str>) -> Result<DetectionPipeline> {
+    /// There is none, or several and no name.
+    pub async fn pipeline(&self) -> Result<DetectionPipeline> {
+        match &self.target.pipeline {
+            Some(name) => self.named(name).await,
+            None => only(self.pipelines().await?, &self.namespace().await?),
+        }
+    }
+
+    /// The pipeline that is named, or every one of the namespace.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn meant(&self) -> Result<Vec<DetectionPipeline>> {
+        if let Some(name) = &self.target.pipeline {
+            return Ok(vec![self.named(name).await?]);
+        }
+        let pipelines = self.pipelines().await?;
+        ensure!(!pipelines.is_empty(), none_in(&self.namespace().await?));
+        Ok(pipelines)
+    }
+
+    async fn named(&self, name: &str) -> Result<DetectionPipeline> {
         let namespace = self.namespace().await?;
-        let Some(name) = name else {
-            return only(self.pipelines().await?, &namespace);
-        };
         let api = Api::<DetectionPipeline>::namespaced(self.kube().await?, &namespace);
         match api.get_opt(name).await {
             Ok(Some(pipeline)) => Ok(pipeline),
@@ -202,6 +223,18 @@ impl Context {
         user::user(self.kube().await?).await
     }
 
+    /// What the API server said, with what may end it: `ask` where a right is missing, and its address
+    /// where it said nothing.
+    async fn failed(&self, error: kube::Error, what: String, ask: &str) -> anyhow::Error {
+        let said = said(error);
+        let what = match (said.is_forbidden(), said.is_silence(), self.cluster().await) {
+            (true, ..) => format!("{what}: {ask}"),
+            (_, true, Ok(cluster)) => format!("{what} at {}", cluster.server),
+            _ => what,
+        };
+        anyhow::Error::new(said).context(what)
+    }
+
     async fn cluster(&self) -> Result<&Cluster> {
         let read = || kubeconfig::read(&self.target);
         self.cluster.get_or_try_init(read).await
@@ -223,18 +256,6 @@ impl Context {
             .and_then(|observed| cluster_of(observed.owner()?, &pipeline));
         let cluster = match cluster {
             Some(cluster) => cluster,
-    /// What the API server said, with what may end it: `ask` where a right is missing, and its address
-    /// where it said nothing.
-    async fn failed(&self, error: kube::Error, what: String, ask: &str) -> anyhow::Error {
-        let said = said(error);
-        let what = match (said.is_forbidden(), said.is_silence(), self.cluster().await) {
-            (true, ..) => format!("{what}: {ask}"),
-            (_, true, Ok(cluster)) => format!("{what} at {}", cluster.server),
-            _ => what,
-        };
-        anyhow::Error::new(said).context(what)
-    }
-
             None => kubeconfig::cluster_id(self.kube().await?).await?,
         };
         Ok(Owner { cluster, pipeline })
@@ -256,18 +277,22 @@ fn cluster_of(owner: &str, pipeline: &PipelineKey) -> Option<String> {
     Some(cluster.to_owned())
 }
 
+fn none_in(namespace: &str) -> String {
+    format!(
+        "there is no pipeline in namespace {namespace}: give another with -n, or see `kubectl get dpl -A`"
+    )
+}
+
 fn only(mut pipelines: Vec<DetectionPipeline>, namespace: &str) -> Result<DetectionPipeline> {
     let pipeline = pipelines.pop();
     match pipeline {
-        None => bail!(
-            "there is no pipeline in namespace {namespace}: give another with -n, or see `kubectl get dpl -A`"
-        ),
+        None => bail!(none_in(namespace)),
         Some(pipeline) if pipelines.is_empty() => Ok(pipeline),
         Some(last) => {
             pipelines.push(last);
             let names: Vec<String> = pipelines.iter().map(ResourceExt::name_any).collect();
             bail!(
-                "namespace {namespace} has several pipelines, name one: {}",
+                "namespace {namespace} has several pipelines, name one with -p: {}",
                 names.join(", ")
             )
         }

@@ -16,15 +16,30 @@ use crate::nats::entries::MIN_PREFIX;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List dead letters, the oldest first
+    #[command(after_help = "Examples:
+  kubectl lookback dlq list --state parked
+  kubectl lookback dlq list --reason NotJson,TooLarge --since 2h")]
     List(list::Args),
     /// One dead letter, with its event
+    #[command(after_help = "Examples:
+  kubectl lookback dlq show 0-48213-e590fdd3
+  kubectl lookback dlq show 0-48213 --raw > event")]
     Show(show::Args),
     /// Send the events of dead letters to their subjects once more
-    ///
-    /// An event is sent once for each redrive, with another message id. What was redriven often already is
-    /// refused: see --max-redrives. Exit code 1 when one of several failed.
+    #[command(
+        after_help = "An event is sent once for each redrive, with another message id. What was \
+redriven often already is refused: see --max-redrives. Exit code 1 when one of several failed.
+
+Examples:
+  kubectl lookback dlq redrive --reason EnginePanic --dry-run
+  kubectl lookback dlq redrive --reason EnginePanic --rate 20 --note \"upgraded to 1.4\"
+  kubectl lookback dlq redrive 0-48213-e590fdd3"
+    )]
     Redrive(work::RedriveArgs),
     /// Let dead letters go: their events will not be applied
+    #[command(after_help = "Examples:
+  kubectl lookback dlq discard 0-48213-e590fdd3 --note \"a scanner's test\"
+  kubectl lookback dlq discard --reason Empty --until 7d --note \"an old shipper\" --yes")]
     Discard(work::DiscardArgs),
 }
 
@@ -38,8 +53,8 @@ pub(super) async fn run(command: Command, context: &Context, format: Format) -> 
 }
 
 /// The dead letters of a pipeline.
-async fn store(context: &Context, pipeline: Option<&str>) -> Result<DeadLetterStore> {
-    let reached = context.reach(context.pipeline(pipeline).await?).await?;
+async fn store(context: &Context) -> Result<DeadLetterStore> {
+    let reached = context.reach(context.pipeline().await?).await?;
     Ok(DeadLetterStore::new(reached.nats, reached.owner))
 }
 

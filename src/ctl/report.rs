@@ -20,9 +20,6 @@ use crate::runtime::telemetry::chain;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    #[arg(value_name = "PIPELINE")]
-    pipeline: Option<String>,
     /// Where to write it, as .tar.gz; a file that is there stays as it is
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -35,7 +32,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<()> {
-    let pipeline = context.pipeline(args.pipeline.as_deref()).await?;
+    let pipeline = context.pipeline().await?;
     let key = key(&pipeline)?;
     let now = Timestamp::now();
     let path = args.file.unwrap_or_else(|| {

@@ -18,15 +18,28 @@ use super::output::Format;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Compile rules as operator and worker do, and name what cannot be used
-    ///
-    /// Exit code 1 when a document cannot be used.
+    #[command(after_help = "Exit code 1 when a document cannot be used.
+
+Examples:
+  kubectl lookback rules lint rules/ --product windows
+  kubectl lookback rules lint rules/ -f pipeline.yaml --hints")]
     Lint(lint::Args),
     /// Say in words what rules need
+    #[command(after_help = "Examples:
+  kubectl lookback rules explain rules/ --product windows --rule \"Discovery Burst\"
+  kubectl lookback rules explain rules/ -f pipeline.yaml")]
     Explain(explain::Args),
     /// Run rules over a file of events: which fire, how often, on what, and how fast
-    ///
-    /// Events are taken in their order. Each counts as published at the time that it names itself, or at
-    /// that of the event before when that is later or it names none, so every run gives the same.
+    #[command(
+        after_help = "Events are taken in their order. Each counts as published at the time that it \
+names itself, or at that of the event before when that is later or it names none, so every run gives the same. \
+Exit code 1 when there is no event, when none can be applied, and when --expect expects something else.
+
+Examples:
+  kubectl lookback rules test rules/ --events events.ndjson --product windows
+  kubectl lookback rules test rules/ --events events.ndjson -f pipeline.yaml --expect expected.yaml
+  kubectl lookback rules test rules/ --events - --product windows < events.ndjson"
+    )]
     Test(test::Args),
 }
 

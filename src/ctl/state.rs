@@ -22,14 +22,14 @@ use crate::worker::ports::Checkpoints;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Compare checkpoint and consumer, and a copy of the state file if you have one
+    #[command(after_help = "Examples:
+  kubectl lookback state inspect -n detections -p edr
+  kubectl lookback state inspect --file state.db")]
     Inspect(Args),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    #[arg(value_name = "PIPELINE")]
-    pipeline: Option<String>,
     /// A copy of the state file, taken together with its -wal file
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -69,7 +69,7 @@ struct Consumer {
 
 pub(super) async fn run(command: Command, context: &Context, format: Format) -> Result<()> {
     let Command::Inspect(args) = command;
-    let pipeline = context.pipeline(args.pipeline.as_deref()).await?;
+    let pipeline = context.pipeline().await?;
     let reached = context.reach(pipeline).await?;
     let mut inspected = inspect(&reached).await?;
     if let Some(path) = &args.file {

@@ -16,8 +16,6 @@ use crate::runtime::telemetry::chain;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    pipeline: Option<String>,
     /// Do not ask NATS: show what the operator wrote last
     #[arg(long)]
     offline: bool,
@@ -37,7 +35,7 @@ pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result
 }
 
 async fn look(args: &Args, context: &Context) -> Result<Status> {
-    let pipeline = context.pipeline(args.pipeline.as_deref()).await?;
+    let pipeline = context.pipeline().await?;
     let key = context::key(&pipeline)?;
     let mut status = Status::of(&pipeline, &key);
     let client = context.kube().await?;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};
 
-use clap::{Command, CommandFactory};
+use clap::{Command, CommandFactory, Parser};
 
 use super::Cli;
 
@@ -41,6 +41,58 @@ fn every_verb_has_an_example() {
             "{PAGE} has no example of {name}"
         );
     }
+}
+
+#[test]
+fn the_help_of_every_verb_ends_with_examples_that_are_understood() {
+    let mut verbs = Vec::new();
+    leaves(&Cli::command(), "kubectl lookback", &mut verbs);
+    for (name, verb) in verbs {
+        let help = verb.get_after_help().unwrap().to_string();
+        let (_, examples) = help.split_once("Examples:\n").unwrap();
+        for example in examples.lines() {
+            assert!(example.trim_start().starts_with(&name), "{name}: {example}");
+            let parsed = Cli::try_parse_from(words(example));
+            assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+        }
+    }
+}
+
+/// As a shell splits a line, up to a pipe or a redirection.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec!["kubectl-lookback".to_owned()];
+    for (at, part) in line.split('"').enumerate() {
+        if at % 2 == 1 {
+            words.push(part.to_owned());
+            continue;
+        }
+        let bare = part.split_whitespace();
+        let until = bare.take_while(|word| !["|", ">", "<"].contains(word));
+        words.extend(until.map(str::to_owned));
+    }
+    words.drain(1..3);
+    words
+}
+
+#[test]
+fn what_a_verb_takes_stands_apart_from_where_to_look() {
+    let mut root = Cli::command();
+    root.build();
+    let verb = root.find_subcommand_mut("status").unwrap();
+    let help = verb.render_help().to_string();
+    let (own, shared) = help.split_once("\nWhere to look:\n").unwrap();
+    assert!(
+        own.contains("--watch") && own.contains("--output"),
+        "{help}"
+    );
+    let (shared, examples) = shared.split_once("\nExamples:\n").unwrap();
+    for option in ["--pipeline", "--namespace", "--context", "--nats-url"] {
+        assert!(
+            shared.contains(option) && !own.contains(option),
+            "{option}: {help}"
+        );
+    }
+    assert!(examples.contains("status -n detections -p edr"), "{help}");
 }
 
 fn usage() -> String {

@@ -10,10 +10,10 @@ use kube::api::PostParams;
 use kube::config::{Cluster, Kubeconfig};
 use lookback_dev::support::ApiServer;
 use serde_json::{Value, json};
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+
 use crate::ctl_fixture::{ALARM, Plugin, with_alerts};
 use crate::operator_fixture::{CLUSTER, World};
 
@@ -33,7 +33,7 @@ async fn s29_status_is_one_screen_with_fresh_numbers_from_nats() -> Result<()> {
     assert_eq!(status["worker"]["ready"], true);
     assert_eq!(status["missing"], json!([]));
     assert!(!status["events"].as_array().context("events")?.is_empty());
-    let screen = plugin.says(["status", "edr"]).await?;
+    let screen = plugin.says(["status", "-p", "edr"]).await?;
     assert!(screen.contains("Alerts:        new 2"), "{screen}");
     assert!(!screen.contains('\x1b'), "{screen}");
     Ok(())
@@ -78,12 +78,11 @@ async fn the_plugin_names_the_pipelines_when_one_must_be_chosen() -> Result<()> 
     world.try_create("web", world.spec()).await?;
     let error = plugin.fails(["status"]).await?;
     assert!(error.trim_end().ends_with("edr, web"), "{error}");
-    let error = plugin.fails(["status", "nope"]).await?;
+    let error = plugin.fails(["status", "-p", "nope"]).await?;
     assert!(error.contains("no pipeline nope"), "{error}");
     Ok(())
 }
 
-#[tokio::test]
 #[tokio::test]
 async fn what_kubectl_runs_for_completions_offers_the_pipelines_of_the_namespace() -> Result<()> {
     let world = World::new().await?;
@@ -106,6 +105,7 @@ async fn what_kubectl_runs_for_completions_offers_the_pipelines_of_the_namespace
     Ok(())
 }
 
+#[tokio::test]
 async fn wrong_usage_ends_with_2_and_says_what_is_meant() -> Result<()> {
     let plugin = Plugin::of(&World::new().await?).await?;
     for arguments in [
@@ -115,6 +115,7 @@ async fn wrong_usage_ends_with_2_and_says_what_is_meant() -> Result<()> {
         ],
         &["alerts", "show", "ABC"],
         &["status", "--watch", "--interval", "0"],
+        &["status", "edr"],
     ] {
         let ran = plugin.run(arguments).await?;
         assert_eq!(ran.code, Some(2), "{ran:?}");
@@ -124,7 +125,7 @@ async fn wrong_usage_ends_with_2_and_says_what_is_meant() -> Result<()> {
 }
 
 /// Somebody who may read pipelines and nothing else.
-async fn reader(world: &World, directory: &std::path::Path) -> Result<Plugin> {
+async fn reader(world: &World, directory: &Path) -> Result<Plugin> {
     let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "reader"}}))?;
     let create = PostParams::default();
     world.api().create(&create, &account).await?;
@@ -154,7 +155,6 @@ async fn reader(world: &World, directory: &std::path::Path) -> Result<Plugin> {
     })
 }
 
-#[tokio::test]
 #[tokio::test]
 async fn who_may_not_list_pipelines_is_told_to_name_one_or_to_ask() -> Result<()> {
     let world = World::new().await?;
@@ -242,6 +242,7 @@ fn changed_kubeconfig(
     })
 }
 
+#[tokio::test]
 async fn who_may_not_read_the_secret_is_told_to_ask_or_to_give_a_file() -> Result<()> {
     let world = World::new().await?;
     let mut spec = world.spec();

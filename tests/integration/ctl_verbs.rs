@@ -216,7 +216,7 @@ async fn the_plan_that_was_foreseen_is_approved_and_remembered() -> Result<()> {
         .await?;
     assert!(other.contains(&hash), "{other}");
     plugin
-        .says(["replay", "approve", NAME, "--plan", &hash])
+        .says(["replay", "approve", "-p", NAME, "--plan", &hash])
         .await?;
     completed(&stand, "again").await?;
     let history = plugin.json(["replay", "history"]).await?;

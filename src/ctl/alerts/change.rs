@@ -57,9 +57,6 @@ struct Change {
     /// Do it only if the alert still is the version of this sequence (SEQ of alerts list)
     #[arg(long, value_name = "SEQ")]
     expect: Option<u64>,
-    /// The pipeline; without it, every one of the namespace is looked in
-    #[arg(short, long)]
-    pipeline: Option<String>,
 }
 
 fn metadata(text: &str) -> Result<(String, Option<String>), String> {
@@ -173,7 +170,7 @@ async fn change(
     format: Format,
 ) -> Result<()> {
     let by = context.user().await?;
-    let stores = Store::open_all(context, change.pipeline.as_deref()).await?;
+    let stores = Store::open_all(context).await?;
     let bar = (ids.len() > FEW).then(|| {
         let length = u64::try_from(ids.len()).unwrap_or(u64::MAX);
         output::progress("Changing alerts", Some(length))

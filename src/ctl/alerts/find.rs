@@ -19,20 +19,20 @@ pub(super) struct Store {
 
 impl Store {
     /// The alerts of one pipeline.
-    pub(super) async fn open(context: &Context, name: Option<&str>) -> Result<Self> {
-        let pipeline = context.pipeline(name).await?;
+    pub(super) async fn open(context: &Context) -> Result<Self> {
+        let pipeline = context.pipeline().await?;
         Ok(Self::of(context.reach(pipeline).await?))
     }
 
-    /// Those of `name`, or of every pipeline of the namespace.
-    pub(super) async fn open_all(context: &Context, name: Option<&str>) -> Result<Vec<Self>> {
-        if name.is_some() {
-            return Ok(vec![Self::open(context, name).await?]);
+    /// Those of the pipeline that is named, or of every one of the namespace.
+    pub(super) async fn open_all(context: &Context) -> Result<Vec<Self>> {
+        let mut stores = Vec::new();
+        for pipeline in context.meant().await? {
+            stores.push(Self::of(context.reach(pipeline).await?));
         }
-        let pipelines = context.pipelines().await?;
-        if pipelines.is_empty() {
-            let namespace = context.namespace().await?;
-            bail!("there is no pipeline in namespace {namespace}: give another with -n");
+        Ok(stores)
+    }
+
     /// Whether the workflow has a state; one that is misspelt would be empty for ever.
     pub(super) async fn has_state(&self, state: &str) -> Result<()> {
         let workflow = self.alerts.workflow().await?;
@@ -45,14 +45,6 @@ impl Store {
             states.join(", ")
         );
         Ok(())
-    }
-
-        }
-        let mut stores = Vec::new();
-        for pipeline in pipelines {
-            stores.push(Self::of(context.reach(pipeline).await?));
-        }
-        Ok(stores)
     }
 
     fn of(reached: Reached) -> Self {
@@ -77,7 +69,7 @@ pub(super) async fn find<'a>(
         match (looked, &found) {
             (Ok(alert), None) => found = Some((store, alert)),
             (Ok(_), Some((first, _))) => bail!(
-                "alert {prefix} is in several pipelines, {} and {key}: name one with --pipeline",
+                "alert {prefix} is in several pipelines, {} and {key}: name one with -p",
                 first.reached.owner.pipeline
             ),
             (Err(ReadError::NotFound { .. }), _) => {}

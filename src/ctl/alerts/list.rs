@@ -22,8 +22,6 @@ const AT_ONCE: usize = 16;
 
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    pipeline: Option<String>,
     #[command(flatten)]
     filter: Filter,
     /// Alerts at most
@@ -89,7 +87,6 @@ impl Filter {
 struct Listed {
     items: Vec<Alert>,
     /// Whether there may be more than these.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     more: bool,
     #[serde(skip)]
     full_ids: bool,
@@ -112,7 +109,7 @@ impl Answer for Listed {
 }
 
 pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
-    let store = Store::open(context, args.pipeline.as_deref()).await?;
+    let store = Store::open(context).await?;
     if args.watch {
         let look = async || list(&store, &args).await;
         return Watch::new(format).run(args.interval, look).await;
@@ -123,10 +120,10 @@ pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result
 async fn list(store: &Store, args: &Args) -> Result<Listed> {
     let limit = match args.all {
         true => usize::MAX,
-    let mut nothing = true;
         false => usize::try_from(args.limit).unwrap_or(usize::MAX),
     };
     let mut items = Vec::new();
+    let mut nothing = true;
     let mut from = Some(Cursor::default());
     while let Some(cursor) = from.filter(|_| items.len() < limit) {
         // Where all that is read is shown, no more is read than is shown.
@@ -136,16 +133,16 @@ async fn list(store: &Store, args: &Args) -> Result<Listed> {
         };
         let page = store
             .alerts
-        nothing &= page.items.is_empty();
             .list(args.filter.state.as_deref(), cursor, asked)
             .await?;
         from = page.next;
+        nothing &= page.items.is_empty();
         let page = with_records(store, page.items).await?;
-    if let (Some(state), true) = (&args.filter.state, nothing) {
-        store.has_state(state).await?;
-    }
         let fitting = page.into_iter().filter(|alert| args.filter.takes(alert));
         items.extend(fitting);
+    }
+    if let (Some(state), true) = (&args.filter.state, nothing) {
+        store.has_state(state).await?;
     }
     let mut items = newest(items);
     let more = from.is_some() || items.len() > limit;

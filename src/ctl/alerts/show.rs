@@ -18,9 +18,6 @@ pub(in super::super) struct Args {
     /// The id, or its first 6 characters or more
     #[arg(value_parser = view::given_id)]
     id: String,
-    /// The pipeline; without it, every one of the namespace is looked in
-    #[arg(short, long)]
-    pipeline: Option<String>,
 }
 
 /// An alert with the place of each of its steps.
@@ -52,7 +49,7 @@ struct Next {
 }
 
 pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
-    let stores = Store::open_all(context, args.pipeline.as_deref()).await?;
+    let stores = Store::open_all(context).await?;
     let (store, mut alert) = find(&stores, &args.id).await?;
     if alert.state == ARCHIVED && alert.record.is_none() {
         alert.record = Some(store.alerts.archived(&alert.id).await?);
@@ -114,10 +111,10 @@ impl Answer for Shown {
         }
         writeln!(out, "\n{}", heading("History"))?;
         if record.earlier > 0 {
-            let namespace_and_name = record.pipeline.name();
+            let pipeline = record.pipeline.name();
             writeln!(
                 out,
-                "{} earlier steps: kubectl lookback audit {namespace_and_name} --kind history",
+                "{} earlier steps: kubectl lookback audit -p {pipeline} --kind history",
                 record.earlier
             )?;
         }

@@ -17,10 +17,13 @@ use crate::nats::entries::{Cursor, MAX_PAGE};
 
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    pipeline: Option<String>,
     /// Count by rule or level instead; archived alerts are left out
-    #[arg(long, value_enum)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "rule|level",
+        hide_possible_values = true
+    )]
     by: Option<By>,
 }
 
@@ -92,7 +95,7 @@ impl Answer for Items<Group> {
 }
 
 pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
-    let store = Store::open(context, args.pipeline.as_deref()).await?;
+    let store = Store::open(context).await?;
     let counts = store.alerts.counts().await?;
     let Some(by) = args.by else {
         let workflow = store.alerts.workflow().await?;

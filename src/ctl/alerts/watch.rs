@@ -24,8 +24,6 @@ const WIDTHS: [usize; 8] = [26, 10, 8, 40, 24, 4, 8, 0];
 
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    pipeline: Option<String>,
     #[command(flatten)]
     filter: list::Filter,
     #[command(flatten)]
@@ -184,8 +182,8 @@ impl Printer {
                 writeln!(out, "---")?;
                 output::write(&Row(alert), self.0, &mut out, style)?;
             }
-        }
             Format::Table => output::write(&Row(alert), self.0, &mut out, style)?,
+        }
         Ok(out.flush()?)
     }
 }

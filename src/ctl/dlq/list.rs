@@ -19,9 +19,6 @@ const ERROR: usize = 60;
 
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    #[arg(value_name = "PIPELINE")]
-    pipeline: Option<String>,
     /// Only those in this state
     #[arg(short, long, value_parser = PossibleValuesParser::new(STATES))]
     state: Option<String>,
@@ -104,7 +101,7 @@ impl From<LetterHead> for Letter {
 }
 
 pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
-    let store = store(context, args.pipeline.as_deref()).await?;
+    let store = store(context).await?;
     let limit = if args.all {
         usize::MAX
     } else {

@@ -22,9 +22,6 @@ pub(in super::super) struct Args {
     /// The id, or its first 6 characters or more
     #[arg(value_parser = super::given_id)]
     id: String,
-    /// The pipeline; may be left out when the namespace has only one
-    #[arg(short, long)]
-    pipeline: Option<String>,
     /// Write the event's payload alone, byte for byte, to standard output
     #[arg(long)]
     raw: bool,
@@ -62,7 +59,7 @@ struct Shown {
 }
 
 pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
-    let store = store(context, args.pipeline.as_deref()).await?;
+    let store = store(context).await?;
     let letter = store.get(&args.id).await?;
     if args.raw {
         let mut out = io::stdout().lock();

@@ -54,9 +54,6 @@ struct Which {
     all: bool,
     #[command(flatten)]
     picks: Picks,
-    /// The pipeline; may be left out when the namespace has only one
-    #[arg(short, long)]
-    pipeline: Option<String>,
     /// Only count what would be done, by reason and by hour
     #[arg(long)]
     dry_run: bool,
@@ -145,7 +142,7 @@ async fn work(
     if which.ids.is_empty() && !which.all && which.picks.is_all() {
         return Err(Usage("give ids, flags that pick some, or --all".to_owned()).into());
     }
-    let store = store(context, which.pipeline.as_deref()).await?;
+    let store = store(context).await?;
     let ids = if which.ids.is_empty() || which.dry_run {
         let letters = which.letters(&store).await?;
         if which.dry_run {

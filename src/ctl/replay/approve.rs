@@ -18,9 +18,6 @@ use crate::ctl::output::{Answer, Fields, Format, Style, print};
 
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    #[arg(value_name = "PIPELINE")]
-    pipeline: Option<String>,
     /// The hash of the plan that you have seen; without it the plan is shown, and you are asked
     #[arg(long, value_name = "HASH")]
     plan: Option<String>,
@@ -35,13 +32,13 @@ struct Approved {
 }
 
 pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
-    let pipeline = context.pipeline(args.pipeline.as_deref()).await?;
+    let pipeline = context.pipeline().await?;
     let key = key(&pipeline)?;
     let (replay, plan) = waiting(&pipeline)?;
     match &args.plan {
         Some(seen) => ensure!(
             *seen == plan.hash,
-            "the plan is {} now, not {seen}: look at it once more with kubectl lookback replay plan {}",
+            "the plan is {} now, not {seen}: look at it once more with kubectl lookback replay plan -p {}",
             plan.hash,
             key.name()
         ),

@@ -16,13 +16,6 @@ use crate::nats::audit::page;
 use crate::nats::entries::{Cursor, MAX_PAGE};
 use crate::runtime::telemetry::chain;
 
-#[derive(Debug, clap::Args)]
-pub(in super::super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    #[arg(value_name = "PIPELINE")]
-    pipeline: Option<String>,
-}
-
 /// One replay.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,8 +35,8 @@ struct Replay {
     message: String,
 }
 
-pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
-    let pipeline = context.pipeline(args.pipeline.as_deref()).await?;
+pub(super) async fn run(context: &Context, format: Format) -> Result<()> {
+    let pipeline = context.pipeline().await?;
     let mut found = BTreeMap::new();
     if let Some(status) = &pipeline.status {
         let history = status.replay_history.iter().map(finished);

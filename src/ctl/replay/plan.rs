@@ -24,9 +24,6 @@ use crate::operator::pipeline::validate::{engine_options, rule_files};
 
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
-    /// The pipeline; may be left out when the namespace has only one
-    #[arg(value_name = "PIPELINE")]
-    pipeline: Option<String>,
     /// What if: read from this sequence on
     #[arg(long, value_name = "N", group = "start", value_parser = clap::value_parser!(u64).range(1..))]
     from_sequence: Option<u64>,
@@ -58,7 +55,7 @@ struct Planned {
 }
 
 pub(super) async fn run(args: Args, context: &Context, format: Format) -> Result<()> {
-    let pipeline = context.pipeline(args.pipeline.as_deref()).await?;
+    let pipeline = context.pipeline().await?;
     let planned = match args.request()? {
         Some(request) => what_if(&request, pipeline, context).await?,
         None => of_status(pipeline)?,
@@ -147,7 +144,7 @@ fn next(record: &Record, name: &str) -> String {
         ReplayPhase::Requested => "the operator plans it".to_owned(),
         ReplayPhase::Planned => "it begins at once".to_owned(),
         ReplayPhase::AwaitingApproval => {
-            format!("to let it run: kubectl lookback replay approve {name}")
+            format!("to let it run: kubectl lookback replay approve -p {name}")
         }
         phase if phase.is_final() => {
             "it is over; for another one set spec.replay with a new id".to_owned()

@@ -77,7 +77,7 @@ fn parked(observation: &Observation<'_>) -> Option<Problem> {
         Problem::new(
             Reason::EventsParked,
             format!(
-                "events that could not be applied are parked, {parked} of them: read them with `kubectl lookback dlq list {name}`, correct their producer, then redrive or discard them"
+                "events that could not be applied are parked, {parked} of them: read them with `kubectl lookback dlq list -p {name}`, correct their producer, then redrive or discard them"
             ),
         )
     })

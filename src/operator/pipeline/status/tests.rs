@@ -346,7 +346,7 @@ fn parked_events_are_counted_and_the_pipeline_stays_ready() {
     });
     assert_eq!(on(&status, DeadLettersClear), (False, "EventsParked"));
     let message = &condition(&status, DeadLettersClear).message;
-    let said = "events that could not be applied are parked, 2 of them: read them with `kubectl lookback dlq list edr`";
+    let said = "events that could not be applied are parked, 2 of them: read them with `kubectl lookback dlq list -p edr`";
     assert!(message.starts_with(said), "{message}");
     assert_eq!(on(&status, Ready), (True, "Running"));
     let letters = status.dead_letters.unwrap();
