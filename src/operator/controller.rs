@@ -138,9 +138,17 @@ pub async fn run(
         .run(reconcile, error_policy, context.clone())
         .for_each(async |result| settle(result, &context));
     let synced = async {
-        if store.wait_until_ready().await.is_ok() {
-            caches.open();
-            info!(pipelines = store.len(), "Watching");
+        tokio::select! {
+            biased;
+            ready = store.wait_until_ready() => {
+                if ready.is_ok() {
+                    caches.open();
+                    info!(pipelines = store.len(), "Watching");
+                }
+            }
+            // Nothing is reconciled yet, and the results would not end: they wait for the first look,
+            // which is not taken any more.
+            () = shutdown.cancelled() => return,
         }
         // Joined with the results below, whose end is the end.
         future::pending::<()>().await;

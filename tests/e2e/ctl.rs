@@ -4,11 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use async_nats::jetstream;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use lookback::ctl::context::tunnel::{self, Tunnel};
 use lookback_dev::publish::ensure_source_stream;
-use lookback_dev::support::{Node, binary, eventually};
+use lookback_dev::support::{Node, binary, eventually, patient};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -91,7 +90,7 @@ async fn start_nats(stage: &Stage) -> Result<String> {
         "wait",
         "pod/nats-0",
         "--for=condition=Ready",
-        "--timeout=120s",
+        "--timeout=300s",
     ];
     stage.node.kubectl(&ready)?;
     let service = stage.node.get(NAMESPACE, "service", "nats")?;
@@ -118,7 +117,7 @@ async fn s28_the_plugin_reaches_nats_in_the_cluster_by_port_forward() -> Result<
         open(&stage, "nats://nats").await
     })
     .await?;
-    stage.jetstream = jetstream::new(async_nats::connect(way.url()).await?);
+    stage.jetstream = patient(async_nats::connect(way.url()).await?);
     ensure_source_stream(&stage.jetstream, STREAM, "events.>").await?;
     stage.publish(2_000, None).await?;
     stage.apply_pipeline_at(&url, "")?;

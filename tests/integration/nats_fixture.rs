@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
-use lookback::nats::connect::{Nats, Options, Target};
+use lookback::nats::connect::{Nats, Options, Target, Timeouts};
 use lookback::nats::consumers;
 use lookback::nats::desired::DesiredConsumer;
 use lookback::nats::log::JetStreamLog;
@@ -18,8 +18,10 @@ use lookback_protocol::position::StreamSeq;
 pub(crate) const STREAM: &str = "EVENTS";
 pub(crate) const CONSUMER: &str = "lb_prod_edr_p0_e1";
 pub(crate) const OWNER: &str = "cluster/prod/edr";
-/// For what a server does at once.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+/// For what a server does at once; it only ends a test that hangs, since machines may be slow.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// For an answer in a test that does not ask how long it takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Fixture {
     pub(crate) server: NatsServer,
@@ -38,8 +40,25 @@ pub(crate) fn target(url: String) -> Target {
     }
 }
 
+/// A connection of a test that does not ask how long an answer takes.
 pub(crate) async fn connect(url: String) -> Result<Nats> {
+    let target = Target {
+        timeouts: patience(),
+        ..target(url)
+    };
+    Ok(Nats::connect(&target, &Options::named("test")).await?)
+}
+
+/// A connection as programs have it, for a way on which answers are lost.
+pub(crate) async fn connect_as_usual(url: String) -> Result<Nats> {
     Ok(Nats::connect(&target(url), &Options::named("test")).await?)
+}
+
+pub(crate) fn patience() -> Timeouts {
+    Timeouts {
+        connect: PATIENCE,
+        request: PATIENCE,
+    }
 }
 
 pub(crate) fn desired_consumer() -> DesiredConsumer {
@@ -61,7 +80,7 @@ impl Fixture {
     pub(crate) async fn bare_with(settings: Settings) -> Result<Self> {
         let server = NatsServer::start_with(settings).await?;
         let nats = connect(server.url()).await?;
-        let js = jetstream::new(server.client().await?);
+        let js = server.jetstream().await?;
         Ok(Self { server, nats, js })
     }
 

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use futures::StreamExt;
-use lookback::nats::connect::{Nats, Options};
+use lookback::nats::connect::{Nats, Options, Timeouts};
 use lookback::nats::consumers;
 use lookback::nats::log::JetStreamLog;
 use lookback::worker::ports::{Log, Pulled};
-use lookback_dev::support::{NatsCluster, TcpProxy, eventually};
+use lookback_dev::support::{NatsCluster, TcpProxy, eventually, patient};
 use lookback_protocol::continuity::{Continuity, Verdict};
 use lookback_protocol::position::StreamSeq;
 use lookback_protocol::start::MessageAt;
@@ -18,13 +18,13 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::nats_fixture::{
-    CONSUMER, Fixture, SOON, STREAM, connect, delivery, desired_consumer, end_of_pull, position,
-    target,
+    CONSUMER, Fixture, SOON, STREAM, connect, connect_as_usual, delivery, desired_consumer,
+    end_of_pull, position, target,
 };
 
 async fn proxied(fixture: &Fixture) -> Result<(TcpProxy, JetStreamLog)> {
     let proxy = TcpProxy::start(fixture.server.address()).await?;
-    let nats = connect(format!("nats://{}", proxy.address())).await?;
+    let nats = connect_as_usual(format!("nats://{}", proxy.address())).await?;
     Ok((proxy, JetStreamLog::new(nats, STREAM, CONSUMER)))
 }
 
@@ -129,11 +129,16 @@ async fn dropping_the_wait_for_the_next_event_loses_nothing() -> Result<()> {
     let mut expected = 1;
     while expected <= 2_000 {
         let wait = Duration::from_micros(expected % 50);
-        if let Ok(pulled) = tokio::time::timeout(wait, log.next()).await
-            && let Pulled::Delivery(delivery) = pulled?
-        {
-            assert_eq!(delivery.consumer_sequence, expected);
-            expected += 1;
+        let Ok(pulled) = tokio::time::timeout(wait, log.next()).await else {
+            continue;
+        };
+        match pulled? {
+            Pulled::Delivery(delivery) => {
+                assert_eq!(delivery.consumer_sequence, expected);
+                expected += 1;
+            }
+            Pulled::Heartbeat { .. } => {}
+            other => anyhow::bail!("{other:?} at {expected}"),
         }
     }
     Ok(())
@@ -265,16 +270,12 @@ async fn after_a_half_open_first_client_repeated_resets_bring_everything() -> Re
     proxy.freeze();
     fixture.publish_events(1_500).await?;
     let mut log = fixture.log();
-    eventually(
-        Duration::from_secs(30),
-        "the first delivery is number one",
-        async || {
-            position(&mut log, 1).await?;
-            let first = delivery(&mut log).await?;
-            ensure!((first.consumer_sequence, first.sequence) == (1, StreamSeq(1)));
-            Ok(())
-        },
-    )
+    eventually(SOON, "the first delivery is number one", async || {
+        position(&mut log, 1).await?;
+        let first = delivery(&mut log).await?;
+        ensure!((first.consumer_sequence, first.sequence) == (1, StreamSeq(1)));
+        Ok(())
+    })
     .await?;
     for n in 2..=1_500 {
         assert_eq!(delivery(&mut log).await?.sequence, StreamSeq(n));
@@ -350,7 +351,10 @@ async fn a_reset_of_a_missing_consumer_fails_within_seconds() -> Result<()> {
         .delete_consumer_from_stream(CONSUMER, STREAM)
         .await?;
     let mut log = fixture.log();
-    let reset = tokio::time::timeout(Duration::from_secs(4), log.reset(StreamSeq(1))).await?;
+    // Connected before, the reset takes as long as it waits, and no longer than usual requests do.
+    assert_eq!(log.consumer().await?, None);
+    let usual = Timeouts::default().request;
+    let reset = tokio::time::timeout(usual, log.reset(StreamSeq(1))).await?;
     let error = reset.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -515,7 +519,7 @@ async fn events_of_the_largest_size_all_come() -> Result<()> {
 async fn on_three_replicas_a_reset_without_a_leader_is_proven_by_the_facts() -> Result<()> {
     let cluster = NatsCluster::start().await?;
     let nats = connect(cluster.urls().remove(0)).await?;
-    let js = jetstream::new(nats.client().clone());
+    let js = patient(nats.client().clone());
     let config = jetstream::stream::Config {
         name: STREAM.to_owned(),
         subjects: vec!["ev.>".to_owned()],
@@ -531,21 +535,17 @@ async fn on_three_replicas_a_reset_without_a_leader_is_proven_by_the_facts() -> 
     for next in [31, 11, 41] {
         let step_down = format!("$JS.API.CONSUMER.LEADER.STEPDOWN.{STREAM}.{CONSUMER}");
         nats.client().request(step_down, Bytes::new()).await?;
-        eventually(
-            Duration::from_secs(30),
-            "the reset shows in the facts",
-            async || {
-                log.close().await?;
-                // Without a leader it is not answered, and not done either.
-                log.reset(StreamSeq(next)).await.ok();
-                let facts = log.consumer().await?.unwrap();
-                ensure!((facts.delivered_consumer, facts.delivered.0) == (0, next - 1));
-                log.open().await?;
-                let first = delivery(&mut log).await?;
-                ensure!((first.consumer_sequence, first.sequence.0) == (1, next));
-                Ok(())
-            },
-        )
+        eventually(SOON, "the reset shows in the facts", async || {
+            log.close().await?;
+            // Without a leader it is not answered, and not done either.
+            log.reset(StreamSeq(next)).await.ok();
+            let facts = log.consumer().await?.context("no consumer")?;
+            ensure!((facts.delivered_consumer, facts.delivered.0) == (0, next - 1));
+            log.open().await?;
+            let first = delivery(&mut log).await?;
+            ensure!((first.consumer_sequence, first.sequence.0) == (1, next));
+            Ok(())
+        })
         .await?;
     }
     Ok(())
@@ -573,7 +573,7 @@ async fn publish_raw(fixture: &Fixture, headers: &[u8]) -> Result<()> {
 /// Reads everything up to `last` as the worker does, and gives the sequences and headers.
 async fn read_through(log: &mut JetStreamLog, last: u64) -> Result<Vec<(u64, Bytes)>> {
     let mut read: Vec<(u64, Bytes)> = Vec::new();
-    eventually(Duration::from_secs(30), "everything is read", async || {
+    eventually(SOON, "everything is read", async || {
         let mut accepted = read.last().map_or(0, |(sequence, _)| *sequence);
         position(log, accepted + 1).await?;
         let mut check = Continuity::after_reset(StreamSeq(accepted));

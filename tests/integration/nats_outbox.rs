@@ -19,7 +19,9 @@ use lookback_protocol::deadletter::Reason;
 use lookback_protocol::position::{Epoch, StreamSeq};
 use serde_json::Value;
 
-use crate::nats_fixture::{Fixture, OWNER, STREAM, connect, delivery, key, position};
+use crate::nats_fixture::{
+    Fixture, OWNER, STREAM, connect, connect_as_usual, delivery, key, position,
+};
 
 const ID: &str = "NALWT6VCLWV6SU6LYVNMPAL6JE";
 const LETTER: &str = "0-7-e590fdd3";
@@ -210,10 +212,10 @@ async fn a_full_alerts_stream_refuses_and_takes_the_alert_once_there_is_room() -
 async fn a_create_without_an_answer_is_unavailable_and_known_when_asked_again() -> Result<()> {
     let (fixture, outbox) = stores(Settings::default()).await?;
     let proxy = TcpProxy::start(fixture.server.address()).await?;
-    let nats = connect(format!("nats://{}", proxy.address())).await?;
+    let nats = connect_as_usual(format!("nats://{}", proxy.address())).await?;
     let far = JetStreamOutbox::new(nats, key());
-    // The next byte of an answer cuts the connection: the create arrives, its PubAck does not.
-    proxy.cut_after(0);
+    // The create arrives, its PubAck does not.
+    proxy.cut_at("{\"stream\":");
     let error = far.create_alert(&alert(ID), Lookup::No).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     assert_eq!(

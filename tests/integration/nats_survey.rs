@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use lookback::nats::api::Code;
 use lookback::nats::consumers;
 use lookback::nats::survey::{Message, Survey, SurveyError};
-use lookback_dev::support::{NatsCluster, TcpProxy, eventually};
+use lookback_dev::support::{NatsCluster, TcpProxy, eventually, patient};
 use lookback_protocol::position::StreamSeq;
 
 use crate::nats_fixture::{CONSUMER, Fixture, SOON, STREAM, connect};
@@ -338,7 +338,7 @@ async fn a_message_as_large_as_they_may_be_is_found() -> Result<()> {
 async fn three_replicas_count_alike_whichever_of_them_counts() -> Result<()> {
     let cluster = NatsCluster::start().await?;
     let nats = connect(cluster.urls().remove(0)).await?;
-    let js = jetstream::new(nats.client().clone());
+    let js = patient(nats.client().clone());
     let config = stream::Config {
         name: STREAM.to_owned(),
         subjects: vec!["ev.>".to_owned()],

@@ -19,12 +19,13 @@ use lookback_protocol::names::STATE_STREAM;
 use lookback_protocol::position::Epoch;
 use serde_json::{Value, json};
 
+use crate::api_gate::{Stop, gated};
 use crate::operator_fixture::{NAME, Operator, SOON, STREAM, World};
 
 const LEASE: &str = "lookback-operator";
 const FAST: Timing = Timing {
-    duration: Duration::from_secs(6),
-    renew_deadline: Duration::from_secs(4),
+    duration: Duration::from_secs(15),
+    renew_deadline: Duration::from_secs(10),
     retry: Duration::from_millis(500),
 };
 
@@ -397,6 +398,20 @@ async fn a_leader_that_ends_on_request_hands_over_without_a_wait() -> Result<()>
     let lease: Lease = world.api().get(LEASE).await?;
     assert_eq!(lease.spec.and_then(|spec| spec.holder_identity), None);
     Ok(())
+}
+
+/// Nothing is reconciled before everything was looked at once, so there is nothing to wait for.
+#[tokio::test]
+async fn an_operator_ends_on_request_also_before_its_first_look_is_answered() -> Result<()> {
+    let world = World::new().await?;
+    let (client, gate) = gated(world.client.clone(), &world.namespace);
+    gate.close_at(Stop::Before, |parts, _| {
+        parts.uri.path().ends_with("/detectionpipelines")
+    });
+    let operator = world.operator_as(client, world.settings()).await?;
+    gate.is_closed().await?;
+    let ended = tokio::time::timeout(SOON, operator.end()).await;
+    ended.context("it goes on")?
 }
 
 #[tokio::test]

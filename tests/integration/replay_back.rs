@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use kube::api::{DeleteParams, PostParams};
 use lookback_dev::support::eventually;
 use lookback_protocol::replay::record::{Record, ReplayPhase};
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::operator_fixture::{NAME, SOON};
 use crate::replay_fixture::{
-    ALARM, Dice, STEP, answered, applied, applied_with, ask, begun, carried_out, completed, ended,
-    frozen, impatient, stopped_at, with_replay,
+    ALARM, Dice, POD, STEP, answered, applied, ask, begun, carried_out, completed, ended, frozen,
+    grow_impatient, grow_patient, stopped_at, with_replay,
 };
 use crate::stand::{Hold, Stand};
 use crate::worker_fixture::RULES;
@@ -38,11 +38,24 @@ async fn went_back(stand: &Stand, reason: &str) -> Result<()> {
 #[tokio::test]
 async fn r14_an_image_that_cannot_be_pulled_fails_the_request_and_the_old_state_goes_on()
 -> Result<()> {
-    let stand = applied_with(&[ALARM, STEP, STEP], impatient).await?;
+    let mut stand = applied(&[ALARM, STEP, STEP]).await?;
     stand.kubelet.hold(Hold::Image).await;
     ask(&stand, again()).await?;
+    eventually(SOON, "the pod waits for its image", async || {
+        let pod: Pod = stand.api().get(POD).await?;
+        let containers = pod.status.and_then(|status| status.container_statuses);
+        let state = containers.context("no container")?.remove(0).state;
+        let waiting = state.and_then(|state| state.waiting);
+        let reason = waiting.and_then(|waiting| waiting.reason);
+        ensure!(reason.as_deref() == Some("ImagePullBackOff"), "{reason:?}");
+        Ok(())
+    })
+    .await?;
+    begun(&stand, "again", ReplayPhase::RollingOut).await?;
+    grow_impatient(&mut stand).await?;
     let record = ended(&stand, "again", ReplayPhase::Failed).await?;
     assert!(record.message.contains("image"), "{}", record.message);
+    grow_patient(&mut stand).await?;
     stand.kubelet.release().await;
     went_back(&stand, "ReplayFailed").await?;
 
@@ -63,33 +76,38 @@ async fn r14_an_image_that_cannot_be_pulled_fails_the_request_and_the_old_state_
 
 #[tokio::test]
 async fn r14_a_quota_fails_the_request_and_the_old_state_goes_on() -> Result<()> {
-    let stand = applied_with(&[ALARM, STEP, STEP], impatient).await?;
+    let mut stand = applied(&[ALARM, STEP, STEP]).await?;
     let quota: ResourceQuota = serde_json::from_value(json!({
         "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}},
     }))?;
     let quotas = stand.api::<ResourceQuota>();
     quotas.create(&PostParams::default(), &quota).await?;
     ask(&stand, again()).await?;
+    begun(&stand, "again", ReplayPhase::RollingOut).await?;
+    grow_impatient(&mut stand).await?;
     ended(&stand, "again", ReplayPhase::Failed).await?;
+    grow_patient(&mut stand).await?;
     quotas.delete("none", &DeleteParams::default()).await?;
     went_back(&stand, "ReplayFailed").await
 }
 
 #[tokio::test]
 async fn r14_a_request_that_nats_left_alone_ends_once_nats_is_back() -> Result<()> {
-    let mut stand = applied_with(&[ALARM, STEP, STEP], impatient).await?;
+    let mut stand = applied(&[ALARM, STEP, STEP]).await?;
     let proxy = stopped_at(&stand, "\"phase\":\"applying\"").await?;
     ask(&stand, again()).await?;
     frozen(&proxy).await?;
     stand.world.nats.kill();
     stand.kubelet.route(None).await;
     proxy.cut();
+    grow_impatient(&mut stand).await?;
     eventually(SOON, "the way back is written", async || {
         let record = stand.status().await?.replay;
         ensure!(record.is_some_and(|record| record.way_back.is_some()));
         Ok(())
     })
     .await?;
+    grow_patient(&mut stand).await?;
     stand.world.nats.restart().await?;
     one_has_won(&stand).await
 }

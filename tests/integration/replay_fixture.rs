@@ -54,11 +54,19 @@ pub(crate) async fn story_applied(events: usize) -> Result<Stand> {
     Ok(stand)
 }
 
-/// A request of which a step fails when it takes longer than this.
-pub(crate) fn impatient(world: &World) -> Settings {
-    let mut settings = world.settings();
+/// Puts an operator in the place of the one that runs, for which a step that takes longer than this
+/// fails: only while one stands still, or a slow machine would let another one fail.
+pub(crate) async fn grow_impatient(stand: &mut Stand) -> Result<()> {
+    let mut settings = stand.settings();
     settings.limits.step_timeout = SignedDuration::from_secs(2);
-    settings
+    stand.kill_operator().await?;
+    stand.start_operator_with(settings).await
+}
+
+/// The usual operator again.
+pub(crate) async fn grow_patient(stand: &mut Stand) -> Result<()> {
+    stand.kill_operator().await?;
+    stand.start_operator().await
 }
 
 /// The usual spec with a block.

@@ -219,7 +219,8 @@ async fn another_id_before_the_approval_supersedes_and_runs() -> Result<()> {
 #[tokio::test]
 async fn a_request_that_was_not_begun_in_time_expires() -> Result<()> {
     let stand = applied(&[ALARM, STEP, STEP]).await?;
-    let soon = Timestamp::now() + SignedDuration::from_secs(6);
+    // Late enough to be planned before it on a slow machine.
+    let soon = Timestamp::now() + SignedDuration::from_secs(20);
     let block = json!({
         "id": "again", "fromSequence": 1, "approval": "Manual", "notAfter": soon,
     });

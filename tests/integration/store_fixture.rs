@@ -19,19 +19,19 @@ use lookback::nats::outbox::JetStreamOutbox;
 use lookback::nats::streams::{self, ObservedStream};
 use lookback::worker::ports::{Lookup, Outbox, Stored};
 use lookback_dev::sample;
-use lookback_dev::support::{NatsCluster, NatsServer, eventually};
+use lookback_dev::support::{NatsCluster, NatsServer, eventually, patient};
 use lookback_protocol::alert::{AlertRecord, MOVED_TO, NEW};
 use lookback_protocol::names::{AUDIT_STREAM, Owner, PipelineKey};
 use lookback_protocol::workflow::{self, Ask, Definition, To, WorkflowSpec};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::nats_fixture::{OWNER, STREAM, key};
+use crate::nats_fixture::{OWNER, STREAM, key, patience};
 
 /// Creates that are under way at once.
 const IN_FLIGHT: usize = 64;
 /// For a server that was killed to be whole again.
-const HEALING: Duration = Duration::from_secs(60);
+const HEALING: Duration = Duration::from_secs(180);
 /// As many entries as a page takes.
 const PAGE: usize = 1000;
 
@@ -76,7 +76,7 @@ impl StoreFixture {
         let nats = connect(servers.urls()).await?;
         create_streams(&nats, &key(), copies).await?;
         Ok(Self {
-            js: jetstream::new(nats.client().clone()),
+            js: patient(nats.client().clone()),
             outbox: JetStreamOutbox::new(nats.clone(), key()),
             alerts: AlertStore::new(nats.clone(), owner()),
             nats,
@@ -134,9 +134,12 @@ impl StoreFixture {
 
     /// Waits until each copy of each stream that moves write is there and up to date.
     pub(crate) async fn healed(&self) -> Result<()> {
+        let mut asking = self.js.clone();
+        // A request that went to a server that is down is never answered.
+        asking.set_timeout(Timeouts::default().request);
         for name in [key().alerts_stream(), AUDIT_STREAM.to_owned()] {
             eventually(HEALING, "the copies are up to date", async || {
-                let mut stream = self.js.get_stream(&name).await?;
+                let mut stream = asking.get_stream(&name).await?;
                 let cluster = stream.info().await?.cluster.clone();
                 let cluster = cluster.context("no cluster")?;
                 let current = |copy: &&PeerInfo| copy.current && !copy.offline;
@@ -199,8 +202,9 @@ pub(crate) async fn create_streams(nats: &Nats, key: &PipelineKey, copies: Copie
     Ok(())
 }
 
+/// A connection of a test that does not ask how long an answer takes.
 pub(crate) async fn connect(urls: Vec<String>) -> Result<Nats> {
-    connect_with(urls, Timeouts::default()).await
+    connect_with(urls, patience()).await
 }
 
 pub(crate) async fn connect_with(urls: Vec<String>, timeouts: Timeouts) -> Result<Nats> {

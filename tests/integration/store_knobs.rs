@@ -9,7 +9,7 @@ use lookback::nats::connect::{ConnectError, Nats, Options, Target};
 use lookback::nats::outbox::JetStreamOutbox;
 use lookback::nats::streams::{self, ObservedStream};
 use lookback::worker::ports::{Lookup, Outbox, StoreError, Stored};
-use lookback_dev::support::{ApiServer, NatsCluster, Settings, TcpProxy, eventually};
+use lookback_dev::support::{ApiServer, NatsCluster, Settings, TcpProxy, eventually, patient};
 use lookback_protocol::config::{CommitConfig, NatsConfig};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -19,10 +19,8 @@ use crate::nats_outbox::{alert, letter};
 use crate::operator_fixture::{self, NAME, RULE, SOON, World};
 use crate::worker_fixture::Rig;
 
-/// Far below the usual 5 s, and far above what a server on the same machine needs.
-const SHORT: Duration = Duration::from_secs(1);
-/// What no knob of these tests waits for, unless it is not obeyed.
-const USUAL: Duration = Duration::from_secs(5);
+/// More than the usual 5 s, so that what takes this long obeys it, however slow the machine is.
+const KNOB: Duration = Duration::from_secs(7);
 
 /// What a worker is told, with time-outs of its own.
 fn told(proxy: &TcpProxy, connect: Option<Duration>, request: Option<Duration>) -> Target {
@@ -35,9 +33,9 @@ fn told(proxy: &TcpProxy, connect: Option<Duration>, request: Option<Duration>) 
     })
 }
 
-fn took_the_short_one(begun: Instant) -> Result<()> {
+fn obeyed_the_knob(begun: Instant) -> Result<()> {
     let took = begun.elapsed();
-    ensure!((SHORT..USUAL).contains(&took), "it took {took:?}");
+    ensure!(took >= KNOB, "it took {took:?}");
     Ok(())
 }
 
@@ -48,35 +46,35 @@ async fn s39_a_server_that_accepts_and_says_nothing_is_given_up_after_the_connec
     let proxy = TcpProxy::start(fixture.server.address()).await?;
     proxy.freeze();
     let begun = Instant::now();
-    let error = Nats::connect(&told(&proxy, Some(SHORT), None), &Options::named("test"))
+    let error = Nats::connect(&told(&proxy, Some(KNOB), None), &Options::named("test"))
         .await
         .unwrap_err();
     assert!(
         matches!(error, ConnectError::Unreachable { .. }),
         "{error:?}"
     );
-    took_the_short_one(begun)
+    obeyed_the_knob(begun)
 }
 
 #[tokio::test]
 async fn s39_an_answer_that_does_not_come_is_an_error_after_the_request_time_out() -> Result<()> {
     let fixture = Fixture::bare().await?;
     let proxy = TcpProxy::start(fixture.server.address()).await?;
-    let target = told(&proxy, None, Some(SHORT));
+    let target = told(&proxy, None, Some(KNOB));
     let nats = Nats::connect(&target, &Options::named("test")).await?;
     let outbox = JetStreamOutbox::new(nats.clone(), key());
     proxy.freeze();
     let begun = Instant::now();
     let error = nats.server().await.unwrap_err();
     assert_eq!(error.to_string(), "no answer");
-    took_the_short_one(begun)?;
+    obeyed_the_knob(begun)?;
     let begun = Instant::now();
     let error = outbox
         .create_alert(&alert("A"), Lookup::No)
         .await
         .unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
-    took_the_short_one(begun)
+    obeyed_the_knob(begun)
 }
 
 /// A pipeline's alerts and dead-letter streams, once they are as `probe` wants them.
@@ -179,7 +177,7 @@ async fn s39_streams_have_as_many_copies_as_replicas_or_the_profile_says() -> Re
     let cluster = NatsCluster::start().await?;
     let world = World::bare(ApiServer::shared().await?).await?;
     let nats = connect(cluster.urls().remove(0)).await?;
-    let js = jetstream::new(nats.client().clone());
+    let js = patient(nats.client().clone());
     let source = jetstream::stream::Config {
         name: operator_fixture::STREAM.to_owned(),
         subjects: vec!["events.>".to_owned()],
@@ -273,7 +271,7 @@ async fn s39_streams_follow_the_profile_in_place_and_keep_what_they_hold() -> Re
 const EVENT: &str = "{\"kind\":\"other\"}";
 
 /// Never within a test.
-const LONG: u64 = 60_000;
+const LONG: u64 = 3_600_000;
 
 #[tokio::test]
 async fn s39_a_batch_is_committed_once_it_has_as_many_events_as_commit_events() -> Result<()> {
@@ -318,9 +316,6 @@ async fn s39_a_batch_is_committed_once_it_is_as_old_as_commit_interval() -> Resu
     rig.publish_all(EVENT, 25).await?;
     worker.applied(25).await?;
     let took = begun.elapsed();
-    assert!(
-        (INTERVAL..Duration::from_millis(LONG)).contains(&took),
-        "{took:?}"
-    );
+    assert!(took >= INTERVAL, "{took:?}");
     worker.drain().await
 }

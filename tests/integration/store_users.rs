@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream::{self, stream};
@@ -22,7 +21,7 @@ use lookback::nats::log::JetStreamLog;
 use lookback::nats::outbox::JetStreamOutbox;
 use lookback::nats::streams;
 use lookback::worker::ports::{AckToken, Checkpoints, DeadLetter, Delivery, Log, Lookup, Outbox};
-use lookback_dev::support::{NatsServer, Settings, eventually};
+use lookback_dev::support::{NatsServer, Settings, eventually, patient};
 use lookback_protocol::alert::NEW;
 use lookback_protocol::deadletter::{PARKED, Reason, STATES};
 use lookback_protocol::names::{AUDIT_STREAM, STATE_STREAM};
@@ -33,7 +32,7 @@ use uuid::Uuid;
 
 use crate::nats_checkpoint;
 use crate::nats_fixture::{
-    CONSUMER, OWNER, SOON, STREAM, delivery, desired_consumer, key, position,
+    CONSUMER, OWNER, SOON, STREAM, delivery, desired_consumer, key, patience, position,
 };
 use crate::store_fixture::{Copies, ask, create_streams, mark, owner, record, to};
 
@@ -63,6 +62,10 @@ fn password(user: &str) -> String {
 }
 
 async fn connect_as(server: &NatsServer, user: &str) -> Result<Nats> {
+    connect_with(server, user, patience()).await
+}
+
+async fn connect_with(server: &NatsServer, user: &str, timeouts: Timeouts) -> Result<Nats> {
     let material = |text: &str| Material::Bytes(text.as_bytes().to_vec());
     let target = Target {
         urls: vec![server.url()],
@@ -70,10 +73,7 @@ async fn connect_as(server: &NatsServer, user: &str) -> Result<Nats> {
             username: material(user),
             password: material(&password(user)),
         }),
-        timeouts: Timeouts {
-            request: Duration::from_secs(1),
-            ..Timeouts::default()
-        },
+        timeouts,
         ..Target::default()
     };
     let nats = Nats::connect(&target, &Options::named(user)).await;
@@ -98,7 +98,7 @@ impl Account {
         };
         let server = NatsServer::start_with(settings).await?;
         let admin = connect_as(&server, "admin").await?;
-        let admin = jetstream::new(admin.client().clone());
+        let admin = patient(admin.client().clone());
         let config = stream::Config {
             name: STREAM.to_owned(),
             subjects: vec!["events.>".to_owned()],
@@ -126,6 +126,11 @@ impl Account {
 
     async fn nats(&self, user: &str) -> Result<Nats> {
         connect_as(&self.server, user).await
+    }
+
+    /// For what is refused: the server does not answer that.
+    async fn refused(&self, user: &str) -> Result<Nats> {
+        connect_with(&self.server, user, Timeouts::default()).await
     }
 
     /// What people do.
@@ -404,7 +409,7 @@ async fn s30_s31_a_reader_can_neither_write_nor_consume_nor_take_anything_away()
         Ok(())
     })
     .await?;
-    let store = AlertStore::new(account.nats("reader").await?, owner());
+    let store = AlertStore::new(account.refused("reader").await?, owner());
     let moved = store.step(id, None, &to("triage")).await;
     assert!(moved.is_err(), "{moved:?}");
     assert_eq!(account.snapshot().await?, before);
@@ -452,7 +457,7 @@ async fn s30_people_who_move_alerts_cannot_purge_delete_or_rewrite_what_was_done
     )
     .await?;
     let again = account.nats("ann").await?;
-    let again = jetstream::new(again.client().clone());
+    let again = patient(again.client().clone());
     let rewritten = again
         .publish(page.items[0].subject.clone(), "{}".into())
         .await?
@@ -470,6 +475,7 @@ async fn s30_a_subscriber_has_a_consumer_of_its_own_and_no_other() -> Result<()>
     let alert = own.next().await?;
     assert_eq!(alert.state, "triage");
     own.done(&alert).await?;
+    let nats = account.refused("soar").await?;
     let other = Subscription::open(&nats, &key(), "siem", &["triage"], Begin::All).await;
     assert!(other.is_err(), "{other:?}");
     Ok(())

@@ -1,13 +1,12 @@
 //! The workflow of a pipeline's alerts: written once, read at once, and followed by the store.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
 use futures::future::join_all;
 use lookback::nats::alerts::StepError;
-use lookback::nats::connect::{Nats, Options, Target, Timeouts};
+use lookback::nats::connect::{Nats, Timeouts};
 use lookback::nats::definition;
 use lookback::nats::ensure::{Deleted, Ensured, ObjectError};
 use lookback::nats::entries::ReadError;
@@ -16,7 +15,9 @@ use lookback_protocol::names::{AUDIT_STREAM, Owner, PipelineKey, STATE_BUCKET, S
 use lookback_protocol::workflow::{Definition, Refusal, TransitionSpec, Workflow, WorkflowSpec};
 
 use crate::nats_fixture::key;
-use crate::store_fixture::{Copies, Servers, Spy, StoreFixture, observed, owner, raw, to};
+use crate::store_fixture::{
+    Copies, Servers, Spy, StoreFixture, connect_with, observed, owner, raw, to,
+};
 
 /// Creators that begin at once.
 const CREATORS: usize = 8;
@@ -127,19 +128,24 @@ async fn one_creator_wins(copies: Copies, rounds: usize) -> Result<()> {
             let nats = &each[at % each.len()];
             async move { definition::ensure(nats, definition, None).await }
         });
-        let mut winners = Vec::new();
+        let (mut winners, mut unknown) = (Vec::new(), Vec::new());
         for (definition, created) in definitions.iter().zip(join_all(created).await) {
             match created {
                 Ok(ensured) => {
                     ensure!(ensured == Ensured::Created, "round {round}: {ensured:?}");
                     winners.push(definition.clone());
                 }
-                Err(ObjectError::Foreign { .. } | ObjectError::Api { .. }) => {}
+                Err(ObjectError::Foreign { .. }) => {}
+                Err(ObjectError::Api { .. }) => unknown.push(definition.clone()),
                 Err(error) => return Err(error.into()),
             }
         }
         let stands = definition::read(&fixture.nats, &pipeline).await?;
-        assert_eq!(winners, Vec::from_iter(stands), "round {round}");
+        // Who was not told whether it won may have.
+        let stands = stands.with_context(|| format!("nobody won round {round}"))?;
+        if !(winners.is_empty() && unknown.contains(&stands)) {
+            assert_eq!(winners, [stands], "round {round}");
+        }
     }
     Ok(())
 }
@@ -266,20 +272,12 @@ async fn s15_silence_and_another_version_are_errors_and_not_the_absence_of_a_def
         matches!(read, Err(ReadError::Unreadable { .. })),
         "{read:?}"
     );
-    let impatient = Target {
-        urls: fixture.servers.urls(),
-        timeouts: Timeouts {
-            request: Duration::from_millis(500),
-            ..Timeouts::default()
-        },
-        ..Target::default()
-    };
-    let impatient = Nats::connect(&impatient, &Options::named("test")).await?;
+    let nats = connect_with(fixture.servers.urls(), Timeouts::default()).await?;
     let Servers::One(server) = &mut fixture.servers else {
         anyhow::bail!("the fixture has one server");
     };
     server.kill();
-    let read = definition::read(&impatient, &key()).await;
+    let read = definition::read(&nats, &key()).await;
     assert!(matches!(read, Err(ReadError::Api { .. })), "{read:?}");
     Ok(())
 }

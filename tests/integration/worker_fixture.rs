@@ -47,8 +47,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::nats_fixture::{CONSUMER, OWNER, STREAM, connect, key, target};
 
-/// For everything that a worker does by itself, back-offs and repeated resets included.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// For everything that a worker does by itself, back-offs and repeated resets included. It only ends a
+/// test that hangs.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 pub(crate) const SUBJECT: &str = "events.windows.test";
 pub(crate) const EPOCH: Epoch = Epoch(1);
 
@@ -169,7 +170,7 @@ impl Rig {
     pub(crate) async fn with(setup: Setup) -> Result<Self> {
         let server = NatsServer::start_with(Settings::default()).await?;
         let nats = connect(server.url()).await?;
-        let js = jetstream::new(server.client().await?);
+        let js = server.jetstream().await?;
         ensure_source_stream(&js, STREAM, "events.>").await?;
         let config = config(&server, created(&nats).await?, &setup);
         let volume = tempfile::tempdir()?;
@@ -411,13 +412,16 @@ impl Rig {
         ))
     }
 
-    /// Pulls that the server would serve now.
-    pub(crate) async fn waiting_pulls(&self) -> Result<usize> {
-        let stream = self.js.get_stream_no_info(STREAM).await?;
-        Ok(stream
-            .consumer_info(&self.config.source.consumer)
-            .await?
-            .num_waiting)
+    /// Waits until everything that was delivered, up to `sequence`, counts as acknowledged: the server
+    /// works acks off by and by.
+    pub(crate) async fn acknowledged(&self, sequence: u64) -> Result<()> {
+        eventually(DEADLINE, "everything is acknowledged", async || {
+            let (delivered, floor) = self.cursor().await?;
+            ensure!(delivered == sequence, "{delivered} are delivered");
+            ensure!(floor == sequence, "the floor is {floor}");
+            Ok(())
+        })
+        .await
     }
 }
 

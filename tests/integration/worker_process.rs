@@ -57,12 +57,7 @@ async fn sigterm_drains_and_is_success() -> Result<()> {
     assert_eq!(message.reason, ExitReason::Drained);
     assert_eq!(status.code(), Some(0));
     assert_eq!(rig.checkpoint().await?.phase, Phase::Drained);
-    eventually(DEADLINE, "everything is acknowledged", async || {
-        let (_, floor) = rig.cursor().await?;
-        ensure!(floor == 1_000, "the floor is {floor}");
-        Ok(())
-    })
-    .await?;
+    rig.acknowledged(1_000).await?;
     rig.equals_oracle().await?;
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::sim::{Process, World};
 
 const SCHEDULES: u64 = 50;
 const CONSUMER: &str = "c";
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 const PROCESS: u64 = 1;
 
 /// What both sides do.
@@ -243,7 +243,7 @@ struct Real {
 
 impl Real {
     async fn new(server: &NatsServer, stream: &str) -> Result<Self> {
-        let jetstream = jetstream::new(server.client().await?);
+        let jetstream = server.jetstream().await?;
         jetstream
             .create_stream(stream::Config {
                 name: stream.to_owned(),

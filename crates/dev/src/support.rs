@@ -19,6 +19,6 @@ pub mod proxy;
 pub use api_server::ApiServer;
 pub use binaries::binary;
 pub use eventually::eventually;
-pub use nats::{NatsCluster, NatsServer, Settings};
+pub use nats::{NatsCluster, NatsServer, Settings, patient};
 pub use node::Node;
 pub use proxy::TcpProxy;

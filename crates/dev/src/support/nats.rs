@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use async_nats::jetstream;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -16,7 +17,10 @@ use tokio::time::timeout;
 
 use super::{binary, eventually, ports};
 
-const START: Duration = Duration::from_secs(20);
+/// Only ends a test that hangs: machines may be slow.
+const START: Duration = Duration::from_secs(120);
+/// For an answer in a test that does not ask how long it takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The oldest server with atomic batches and `CONSUMER.RESET`.
 const OLDEST: (u64, u64) = (2, 14);
 const TRIES: usize = 5;
@@ -111,6 +115,14 @@ impl NatsServer {
             .connect(self.url())
             .await
             .with_context(|| format!("cannot connect to {}", self.url()))
+    }
+
+    /// JetStream over such a client, for a test that does not ask how long an answer takes.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub async fn jetstream(&self) -> Result<jetstream::Context> {
+        Ok(patient(self.client().await?))
     }
 
     /// `kill -9`. A server that is not running is left alone.
@@ -321,21 +333,29 @@ impl NatsCluster {
 
     async fn holds_replicas(&self) -> Result<()> {
         let client = self.servers[0].client().await?;
-        let mut jetstream = async_nats::jetstream::new(client);
-        jetstream.set_timeout(Duration::from_secs(2));
-        let config = async_nats::jetstream::stream::Config {
+        let mut asking = jetstream::new(client.clone());
+        asking.set_timeout(Duration::from_secs(2));
+        let config = jetstream::stream::Config {
             name: "READY".to_owned(),
             num_replicas: 3,
             ..Default::default()
         };
         eventually(START, "the cluster takes a stream", async || {
-            jetstream.get_or_create_stream(config.clone()).await?;
+            asking.get_or_create_stream(config.clone()).await?;
             Ok(())
         })
         .await?;
-        jetstream.delete_stream("READY").await?;
+        patient(client).delete_stream("READY").await?;
         Ok(())
     }
+}
+
+/// JetStream over a client, for a test that does not ask how long an answer takes.
+#[must_use]
+pub fn patient(client: async_nats::Client) -> jetstream::Context {
+    let mut jetstream = jetstream::new(client);
+    jetstream.set_timeout(PATIENCE);
+    jetstream
 }
 
 /// The version in the first line a server sends; it listens once its store is recovered.
