@@ -13,6 +13,7 @@ install)
     to=${DESTDIR:-$HOME/.local/bin}
     install -D -m 755 -t "$to" "${files[@]:0:2}"
     printf 'installed %s/kubectl-lookback\n' "$to"
+    [[ :$PATH: = *:$to:* ]] || printf 'kubectl does not find it yet: put %s into your PATH\n' "$to"
     ;;
 archive)
     version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
