@@ -103,8 +103,13 @@ fn proxy(
 
 /// Whether no proxy stands before `server`: it is on this machine, or `NO_PROXY` names it.
 fn avoids_proxy(server: &Uri, no_proxy: Option<String>) -> bool {
+    let no_proxy = no_proxy.unwrap_or_default();
+    // The matcher takes it for names alone.
+    if no_proxy.split(',').any(|entry| entry.trim() == "*") {
+        return true;
+    }
     let loopback = "localhost,127.0.0.0/8,::1";
-    let none = format!("{loopback},{}", no_proxy.unwrap_or_default());
+    let none = format!("{loopback},{no_proxy}");
     let some = Matcher::builder().all("http://proxy").no(none).build();
     some.intercept(server).is_none()
 }
