@@ -103,11 +103,11 @@ fn usage() -> String {
     // Before anything is rendered, which hands the options of all on to each.
     leaves(&command, "kubectl lookback", &mut verbs);
     say("\n### kubectl lookback\n\nThese options stand with every verb.\n");
-    block(&mut say, &command.render_long_help().to_string());
+    block(&mut say, &command.render_help().to_string());
     for (name, verb) in verbs {
         say(&format!("\n### {name}\n"));
         let mut verb = verb.bin_name(name).disable_help_flag(true);
-        block(&mut say, &verb.render_long_help().to_string());
+        block(&mut say, &verb.render_help().to_string());
     }
     out
 }

@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_start_makes_a_request_and_none_asks_for_the_status() {
-        assert_eq!(request(&["edr"]).unwrap(), None);
+        assert_eq!(request(&[]).unwrap(), None);
         let asked = request(&["--from-sequence", "7", "--state-policy", "Rebuild"])
             .unwrap()
             .unwrap();

@@ -390,6 +390,9 @@ pub(super) mod tests {
             replay["phase"] = json!("Completed");
             replay["fingerprint"] = json!(format!("h-{id}"));
             replay["statePolicy"] = json!("Auto");
+            replay["outputs"] = json!("Live");
+            replay["onTruncated"] = json!("Fail");
+            replay["approval"] = json!("Automatic");
             replay["start"] = start;
             replay
         };
