@@ -39,6 +39,7 @@ mod stand;
 mod stand_works;
 mod store_alerts;
 mod store_chaos;
+mod store_deaths;
 mod store_fixture;
 mod store_follow;
 mod store_knobs;

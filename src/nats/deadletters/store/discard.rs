@@ -51,7 +51,7 @@ impl DeadLetterStore {
     /// What cannot be found because its stream is gone or has dropped it does not keep the letter.
     async fn ensure_not_sent(&self, letter: &Letter) -> Result<(), LetterError> {
         match self.look(letter, after(letter)?).await {
-            Ok(Look::NotSent | Look::Unproven) => Ok(()),
+            Ok(Look::NotSent { .. } | Look::Unproven) => Ok(()),
             Ok(Look::Sent(sequence)) => Err(LetterError::Sent {
                 id: letter.stored.id.clone(),
                 sequence,
