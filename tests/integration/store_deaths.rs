@@ -6,10 +6,11 @@ use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use lookback::nats::connect::Timeouts;
 use lookback::nats::deadletters::{DeadLetterStore, LetterError};
+use lookback::nats::entries::ReadError;
 use lookback_dev::support::{TcpProxy, eventually};
 use lookback_protocol::deadletter::{REDRIVEN, REDRIVING};
 
-use crate::nats_fixture::SOON;
+use crate::nats_fixture::{SOON, key};
 use crate::store_fixture::{Copies, Servers, connect_with, owner};
 use crate::store_letters::{Letters, SUBJECT, ask, id};
 
@@ -114,6 +115,25 @@ async fn t11_an_event_is_found_wherever_it_stands_among_many_of_its_subject() ->
         let redriven = letters.store.redrive(&id(number), &ask("ann")).await?;
         let sent = letters.sent_once(number).await?;
         assert_eq!(sent.sequence, redriven.sequence, "{before}, {after}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn dlq_a_letter_that_was_purged_is_not_there() -> Result<()> {
+    let letters = Letters::r1().await?;
+    letters.park_all(1..2).await?;
+    letters.store.redrive(&id(1), &ask("ann")).await?;
+    let stream = key().dead_letters_stream();
+    let stream = letters.fixture.js.get_stream(&stream).await?;
+    let done_with = key().dead_letter_subject(REDRIVEN, "*");
+    stream.purge().filter(done_with).await?;
+    for given in [id(1), id(1)[..8].to_owned()] {
+        let error = letters.store.get(&given).await.unwrap_err();
+        assert!(
+            matches!(error, ReadError::NotFound { .. }),
+            "{given}: {error:?}"
+        );
     }
     Ok(())
 }
