@@ -44,6 +44,7 @@ mod store_fixture;
 mod store_follow;
 mod store_knobs;
 mod store_letters;
+mod store_limits;
 mod store_moves;
 mod store_reads;
 mod store_redriven;
