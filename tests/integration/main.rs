@@ -48,6 +48,7 @@ mod store_limits;
 mod store_moves;
 mod store_reads;
 mod store_redriven;
+mod store_sources;
 mod store_streams;
 mod store_users;
 mod store_workflow;
