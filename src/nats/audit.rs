@@ -58,14 +58,14 @@ pub enum AuditError {
         /// When that was written.
         time: Timestamp,
     },
-    /// Ours cannot be written as JSON.
+    /// Ours can never be written: it is no JSON, or larger than a message may be.
     #[error("audit record {subject} cannot be written")]
     Unwritable {
         /// Its subject.
         subject: String,
         /// Why.
         #[source]
-        source: serde_json::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -84,7 +84,10 @@ pub async fn claim(nats: &Nats, record: &AuditRecord) -> Result<Claim, AuditErro
     let subject = subject(record);
     let body = match serde_json::to_vec(record) {
         Ok(body) => Bytes::from(body),
-        Err(source) => return Err(AuditError::Unwritable { subject, source }),
+        Err(error) => {
+            let source = error.into();
+            return Err(AuditError::Unwritable { subject, source });
+        }
     };
     let written = nats.publish(subject.clone(), expecting(0), body).await;
     let Err(error) = written else {
@@ -94,6 +97,10 @@ pub async fn claim(nats: &Nats, record: &AuditRecord) -> Result<Claim, AuditErro
     match read(nats, &subject).await? {
         Some(found) if !answered && found == *record => Ok(Claim::Taken),
         Some(found) => Ok(Claim::Found(Box::new(found))),
+        None if error.was_not_sent() => {
+            let source = error.into();
+            Err(AuditError::Unwritable { subject, source })
+        }
         None => Err(unavailable("claim", subject)(error).into()),
     }
 }

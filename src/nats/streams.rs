@@ -114,6 +114,13 @@ impl ObservedStream {
         limit.and_then(Value::as_u64).filter(|&limit| limit > 0)
     }
 
+    /// How long it remembers message ids.
+    #[must_use]
+    pub fn duplicate_window(&self) -> Duration {
+        let nanoseconds = self.config.get("duplicate_window").and_then(Value::as_u64);
+        Duration::from_nanos(nanoseconds.unwrap_or_default())
+    }
+
     /// Whether it stores messages under other subjects than they were sent to.
     #[must_use]
     pub fn transforms(&self) -> bool {

@@ -4,7 +4,7 @@
 //! Most acts can be told from how things stand, and are recorded from there: what an operator that died
 //! left out is recorded by the next one, under the same key. This process remembers what it has recorded
 //! and asks no more about it. An audit that does not answer holds nothing up: that is logged, and what
-//! stands is tried again some time later.
+//! stands is tried again some time later. An act that is larger than a message may be is cut.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lookback_protocol::audit::{Act, AuditRecord, OperatorAct, VERSION};
 use lookback_protocol::names::{Owner, PipelineKey};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -23,6 +24,11 @@ use crate::runtime::telemetry::chain;
 
 /// How long an audit that did not answer is left alone: each try may take as long as a request.
 const AFTER_SILENCE: Duration = Duration::from_secs(30);
+/// What the headers of a record need in its message.
+const HEADERS: usize = 512;
+/// Bytes of a message that are kept when it must be cut, and what is said then.
+const KEPT: usize = 1024;
+const CUT: &str = " [cut]";
 
 /// An act, and what else people may want to know of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +112,8 @@ pub async fn record(author: Author<'_>, told: Told) -> bool {
         time: Timestamp::now(),
         details,
     };
+    let room = author.nats.max_payload().saturating_sub(HEADERS);
+    let record = cut_to(record, room);
     let Err(error) = audit::record(author.nats, &record).await else {
         return true;
     };
@@ -117,6 +125,25 @@ pub async fn record(author: Author<'_>, told: Told) -> bool {
         | AuditError::Unwritable { .. } => true,
         AuditError::Unavailable(_) => false,
     }
+}
+
+/// What fits: the details go first, and how many bytes they had is said instead; then the end of the
+/// message.
+fn cut_to(mut record: AuditRecord, room: usize) -> AuditRecord {
+    if size(&record) > room {
+        record.details = json!({ "cut": size(&record.details) });
+    }
+    if size(&record) > room
+        && let Act::Operator(act) = &mut record.act
+    {
+        act.message.truncate(act.message.floor_char_boundary(KEPT));
+        act.message.push_str(CUT);
+    }
+    record
+}
+
+fn size(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(0, |bytes| bytes.len())
 }
 
 #[cfg(test)]

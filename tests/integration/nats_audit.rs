@@ -9,6 +9,7 @@ use lookback::nats::desired::DesiredStream;
 use lookback::nats::ensure::Ensured;
 use lookback::nats::entries::Cursor;
 use lookback::nats::streams;
+use lookback::operator::audit::{Auditor, Author, Told};
 use lookback_dev::support::{NatsCluster, TcpProxy, eventually};
 use lookback_protocol::audit::{Act, AuditKind, AuditRecord, OperatorAct, ReplayClaim, VERSION};
 use lookback_protocol::names::{Owner, PipelineKey};
@@ -287,6 +288,53 @@ async fn another_act_under_the_same_key_is_named_and_nothing_is_overwritten() ->
     assert_eq!(by, "one");
     let stands = audit::read(&fixture.nats, &subject).await?;
     assert_eq!(stands, Some(act("a", "the first")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_act_of_the_operator_that_is_too_large_is_cut_and_holds_no_other_back() -> Result<()> {
+    let fixture = audit().await?;
+    let owner = record("a", "one")?.owner;
+    let author = Author {
+        nats: &fixture.nats,
+        owner: &owner,
+        instance: "one",
+    };
+    let told = |key: &str, message: String, details: Value| Told {
+        act: OperatorAct {
+            key: key.to_owned(),
+            reason: "LossAcknowledged".to_owned(),
+            message,
+        },
+        details,
+    };
+    let much = "x".repeat(fixture.nats.max_payload());
+    let standing = vec![
+        told("details", "lost".to_owned(), json!({ "gaps": much })),
+        told("message", much.clone(), json!({})),
+        told("no token", "lost".to_owned(), json!({})),
+        told("small", "lost".to_owned(), json!({})),
+    ];
+    Auditor::default().keep(author, standing).await;
+    let page = audit::page(&fixture.nats, &key(), None, Cursor::default(), 10).await?;
+    let mut records = Vec::new();
+    for item in page.items {
+        let record = item.record.map_err(anyhow::Error::msg)?;
+        let Act::Operator(act) = record.act else {
+            anyhow::bail!("{:?} is no act of the operator", record.act);
+        };
+        let is_cut = act.message.ends_with("[cut]");
+        records.push((act.key, is_cut, record.details["cut"].as_u64()));
+    }
+    let details = serde_json::to_vec(&json!({ "gaps": much }))?.len() as u64;
+    assert_eq!(
+        records,
+        [
+            ("details".to_owned(), false, Some(details)),
+            ("message".to_owned(), true, Some(2)),
+            ("small".to_owned(), false, None)
+        ]
+    );
     Ok(())
 }
 

@@ -32,18 +32,18 @@ use uuid::Uuid;
 use crate::nats_fixture::{SOON, STREAM, key};
 use crate::store_fixture::{Copies, Servers, StoreFixture, connect, connect_with, owner};
 
-const SUBJECT: &str = "ev.a";
+pub(crate) const SUBJECT: &str = "ev.a";
 /// The shortest that a server takes, where nobody sends at once: then what proves that an event was sent
 /// is in the stream.
 const SHORT_WINDOW: Duration = Duration::from_millis(100);
 
 /// A pipeline's streams, its source stream, and letters in them.
-struct Letters {
-    fixture: StoreFixture,
-    store: DeadLetterStore,
+pub(crate) struct Letters {
+    pub(crate) fixture: StoreFixture,
+    pub(crate) store: DeadLetterStore,
 }
 
-fn source(copies: Copies) -> Config {
+pub(crate) fn source(copies: Copies) -> Config {
     Config {
         name: STREAM.to_owned(),
         subjects: vec!["ev.>".to_owned()],
@@ -63,11 +63,15 @@ fn forgetful(copies: Copies) -> Config {
     }
 }
 
-fn id(number: u64) -> String {
+pub(crate) fn id(number: u64) -> String {
     format!("0-{number}-{number:08x}")
 }
 
-fn letter(number: u64, headers: impl Into<Bytes>, payload: impl Into<Bytes>) -> DeadLetter {
+pub(crate) fn letter(
+    number: u64,
+    headers: impl Into<Bytes>,
+    payload: impl Into<Bytes>,
+) -> DeadLetter {
     let second = 1_700_000_000 + i64::try_from(number).expect("tests count to less");
     DeadLetter {
         id: id(number),
@@ -89,7 +93,7 @@ fn letter(number: u64, headers: impl Into<Bytes>, payload: impl Into<Bytes>) -> 
     }
 }
 
-fn ask(by: &str) -> LetterAsk {
+pub(crate) fn ask(by: &str) -> LetterAsk {
     LetterAsk {
         by: format!("user/{by}"),
         reason: "the decoder is mended".to_owned(),
@@ -101,8 +105,8 @@ fn ask(by: &str) -> LetterAsk {
 
 /// An event in the source stream that was sent again.
 #[derive(Debug)]
-struct Sent {
-    sequence: u64,
+pub(crate) struct Sent {
+    pub(crate) sequence: u64,
     /// Names and values as they stand there.
     headers: Vec<(String, String)>,
     payload: Vec<u8>,
@@ -113,7 +117,7 @@ impl Letters {
         Self::with(copies, source(copies)).await
     }
 
-    async fn forgetful(copies: Copies) -> Result<Self> {
+    pub(crate) async fn forgetful(copies: Copies) -> Result<Self> {
         Self::with(copies, forgetful(copies)).await
     }
 
@@ -126,11 +130,11 @@ impl Letters {
         })
     }
 
-    async fn r1() -> Result<Self> {
+    pub(crate) async fn r1() -> Result<Self> {
         Self::new(Copies::One).await
     }
 
-    async fn park(&self, letter: &DeadLetter) -> Result<()> {
+    pub(crate) async fn park(&self, letter: &DeadLetter) -> Result<()> {
         let stored = self.fixture.outbox.park(letter).await?;
         ensure!(
             matches!(stored, Stored::New(_)),
@@ -141,7 +145,7 @@ impl Letters {
     }
 
     /// Parks letters of these numbers.
-    async fn park_all(&self, numbers: std::ops::Range<u64>) -> Result<()> {
+    pub(crate) async fn park_all(&self, numbers: std::ops::Range<u64>) -> Result<()> {
         for number in numbers {
             self.park(&letter(number, "", format!("event {number}")))
                 .await?;
@@ -149,12 +153,12 @@ impl Letters {
         Ok(())
     }
 
-    async fn state(&self, number: u64) -> Result<String> {
+    pub(crate) async fn state(&self, number: u64) -> Result<String> {
         Ok(self.store.get(&id(number)).await?.state)
     }
 
     /// Everything in the source stream that is a redriven event, by letter.
-    async fn sent(&self) -> Result<BTreeMap<String, Vec<Sent>>> {
+    pub(crate) async fn sent(&self) -> Result<BTreeMap<String, Vec<Sent>>> {
         let stream = self.fixture.js.get_stream(STREAM).await?;
         let state = &stream.cached_info().state;
         let mut sent: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -188,14 +192,14 @@ impl Letters {
     }
 
     /// The one event that letter `number` was redriven as.
-    async fn sent_once(&self, number: u64) -> Result<Sent> {
+    pub(crate) async fn sent_once(&self, number: u64) -> Result<Sent> {
         let mut sent = self.sent().await?.remove(&id(number)).unwrap_or_default();
         ensure!(sent.len() == 1, "letter {number} was sent as {sent:?}");
         Ok(sent.remove(0))
     }
 
     /// What the audit says was done to dead letters.
-    async fn acts(&self) -> Result<Vec<(String, DeadLetterAct)>> {
+    pub(crate) async fn acts(&self) -> Result<Vec<(String, DeadLetterAct)>> {
         let nats = &self.fixture.nats;
         let kind = Some(AuditKind::DeadLetter);
         let page = audit::page(nats, &key(), kind, Cursor::default(), 1000).await?;
@@ -237,7 +241,7 @@ impl Letters {
     }
 
     /// A way to the server that can be cut, and the store over it.
-    async fn far(&self) -> Result<(TcpProxy, DeadLetterStore)> {
+    pub(crate) async fn far(&self) -> Result<(TcpProxy, DeadLetterStore)> {
         let Servers::One(server) = &self.fixture.servers else {
             anyhow::bail!("there is more than one way to a cluster");
         };
@@ -249,7 +253,7 @@ impl Letters {
 
     /// Redrives letter `number` by a process that dies when it has sent everything up to the message
     /// that holds `text`, which does not arrive any more.
-    async fn die_before(&self, number: u64, text: &str) -> Result<()> {
+    pub(crate) async fn die_before(&self, number: u64, text: &str) -> Result<()> {
         let (proxy, store) = self.far().await?;
         proxy.freeze_at(text);
         let dying = tokio::spawn(async move { store.redrive(&id(number), &ask("dying")).await });
@@ -264,7 +268,7 @@ impl Letters {
     }
 
     /// Waits until the source stream has forgotten every message id.
-    async fn forget_message_ids(&self) -> Result<()> {
+    pub(crate) async fn forget_message_ids(&self) -> Result<()> {
         let probe_id = Uuid::now_v7().to_string();
         let probe = async || {
             let mut headers = HeaderMap::new();

@@ -5,9 +5,11 @@
 //! claimed once; what a person does has the id of the operation, a UUIDv7; what must not be recorded
 //! twice, however often it is tried, has a key made from what it is about.
 
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::alert::{AlertRecord, HistoryEntry};
 use crate::names::Owner;
@@ -197,6 +199,21 @@ impl Archived {
     }
 }
 
+impl PastStep {
+    /// The last token of its subject. An alert that was purged or too old, and then found again, has the
+    /// id it had and other steps of the same numbers, so what it is about is part of it.
+    fn key(&self) -> String {
+        let Self {
+            alert,
+            number,
+            entry,
+        } = self;
+        let content = serde_json::to_vec(entry).expect("every key in an entry is text");
+        let digest = HEXLOWER.encode(&Sha256::digest(content)[..8]);
+        format!("{alert}-{number}-{digest}")
+    }
+}
+
 impl Act {
     /// Its kind.
     #[must_use]
@@ -218,7 +235,7 @@ impl Act {
             Self::Replay(claim) => claim.request_id.to_string(),
             Self::Alert(act) => act.op_id.clone(),
             Self::Archive(archived) => archived.key(),
-            Self::History(step) => format!("{}-{}", step.alert, step.number),
+            Self::History(step) => step.key(),
             Self::DeadLetter(act) => act.op_id.clone(),
             Self::Operator(act) => act.key.clone(),
         }

@@ -5,11 +5,13 @@ use lookback_protocol::alert::{ARCHIVED, BY, HistoryEntry, OP_ID, PREV_SEQ};
 use lookback_protocol::audit::{self, Act, AlertAct, Archived, AuditRecord};
 use lookback_protocol::workflow::{Ask, Refusal, Step, sequences};
 use serde_json::json;
+use tracing::warn;
 
 use super::store::{AlertStore, StoredAlert, Version};
 use crate::nats::api::{ApiError, header_text};
-use crate::nats::audit::{AuditError, record};
+use crate::nats::audit::{AuditError, read, record, subject};
 use crate::nats::entries::{Move, NewPart, ReadError, Written};
+use crate::runtime::telemetry::chain;
 
 /// How often a step is tried while others write the alert too. On replicated streams a try may only
 /// say that another write is in process, several times until that is done.
@@ -142,12 +144,17 @@ impl AlertStore {
                 id: id.to_owned(),
                 source,
             };
-            let Some(current) = &found.alert.record else {
-                return Err(refused(Refusal::Archived { id: id.to_owned() }));
+            let step = match &found.alert.record {
+                Some(current) => workflow.step(current, found.alert.sequence, ask),
+                None => Err(Refusal::Archived { id: id.to_owned() }),
             };
-            let step = workflow
-                .step(current, found.alert.sequence, ask)
-                .map_err(refused)?;
+            let step = match step {
+                Ok(step) => step,
+                Err(refusal) => {
+                    self.audit_last(&found).await;
+                    return Err(refused(refusal));
+                }
+            };
             self.keep_past(&step, ask)
                 .await
                 .map_err(|source| StepError::AuditBefore {
@@ -160,7 +167,7 @@ impl AlertStore {
             };
             tried = Some(found.alert.sequence);
             match self.write(&found.alert, &step).await {
-                Written::At(sequence) => return self.taken(step, sequence, ask).await,
+                Written::At(sequence) => return self.taken(step, sequence, ask, &found).await,
                 Written::Conflict => found = self.version(id).await?,
                 Written::Full => {
                     return Err(StepError::Full {
@@ -233,15 +240,23 @@ impl AlertStore {
     }
 
     /// What this very call wrote. The server's time of it is read while the audit is written; when it
-    /// cannot be read, perhaps because the alert went on, it is the writer's.
-    async fn taken(&self, step: Step, sequence: u64, ask: &Ask) -> Result<Stepped, StepError> {
+    /// cannot be read, perhaps because the alert went on, it is the writer's. Meanwhile the audit is
+    /// asked for the step `before`.
+    async fn taken(
+        &self,
+        step: Step,
+        sequence: u64,
+        ask: &Ask,
+        before: &Version,
+    ) -> Result<Stepped, StepError> {
         let key = &self.owner.pipeline;
         let id = &step.record.id;
         let state = &step.record.state;
         let stream = key.alerts_stream();
-        let (stored, audited) = futures::join!(
+        let (stored, audited, ()) = futures::join!(
             self.nats.at_sequence(&stream, sequence),
-            self.audit(id, &step.transition, (&step.from, state), sequence, ask)
+            self.audit(id, &step.transition, (&step.from, state), sequence, ask),
+            self.audit_last(before)
         );
         audited?;
         let time = match stored {
@@ -337,6 +352,58 @@ impl AlertStore {
                 state: to.to_owned(),
                 source,
             })
+    }
+
+    /// Puts into the audit the step that made the version `found`, unless it is there: who took it may
+    /// have died before. That this fails is nothing to whoever takes another step; it is only logged.
+    async fn audit_last(&self, found: &Version) {
+        if let Err(error) = self.try_audit_last(found).await {
+            let alert = &found.alert.id;
+            warn!(alert, error = %chain(&*error), "Cannot see to it that the audit has an earlier step");
+        }
+    }
+
+    async fn try_audit_last(
+        &self,
+        found: &Version,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let kept;
+        let record = match &found.alert.record {
+            Some(record) => record,
+            None => {
+                kept = self.archived(&found.alert.id).await?;
+                &kept
+            }
+        };
+        // What a worker created was no step.
+        let Some((entry, from)) = record
+            .history
+            .last()
+            .and_then(|entry| Some((entry, entry.from.as_ref()?)))
+        else {
+            return Ok(());
+        };
+        let act = AlertAct {
+            alert: found.alert.id.clone(),
+            op_id: found.op_id.clone(),
+            transition: entry.transition.clone(),
+            from: from.clone(),
+            to: entry.to.clone(),
+            reason: entry.reason.clone(),
+            sequence: found.alert.sequence,
+        };
+        let past = AuditRecord {
+            v: audit::VERSION,
+            act: Act::Alert(act),
+            owner: self.owner.clone(),
+            by: entry.by.clone(),
+            time: entry.time,
+            details: json!({}),
+        };
+        if read(&self.nats, &subject(&past)).await?.is_none() {
+            crate::nats::audit::record(&self.nats, &past).await?;
+        }
+        Ok(())
     }
 
     fn audit_record(&self, act: Act, ask: &Ask) -> AuditRecord {

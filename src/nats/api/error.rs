@@ -82,4 +82,13 @@ impl ApiError {
             Self::NoAnswer(_) | Self::Unreadable(_) | Self::Swallowed(_) | Self::NoCopies => None,
         }
     }
+
+    /// Whether the client itself refused to send it, as it will each time.
+    pub(in crate::nats) fn was_not_sent(&self) -> bool {
+        use async_nats::RequestErrorKind::{InvalidSubject, MaxPayloadExceeded};
+        let Self::NoAnswer(error) = self else {
+            return false;
+        };
+        matches!(error.kind(), InvalidSubject | MaxPayloadExceeded)
+    }
 }

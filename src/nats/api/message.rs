@@ -34,14 +34,15 @@ pub struct StoredMessage {
 }
 
 impl StoredMessage {
-    /// The first value of a header.
+    /// The first value of a header, without the space around it. What only Unicode calls a space is
+    /// part of it: a subject may end in such a character, and is another without it.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let text = std::str::from_utf8(&self.headers).ok()?;
         text.lines()
             .filter_map(|line| line.split_once(':'))
             .find(|(key, _)| *key == name)
-            .map(|(_, value)| value.trim())
+            .map(|(_, value)| value.trim_matches([' ', '\t']))
     }
 
     /// A message that the server sends with its place in headers: to a direct get, or as a stream

@@ -76,7 +76,9 @@ pub(super) async fn read(
     };
     let mut missing = 1;
     for _ in 0..MOVES {
-        let Some(first) = get(key.dead_letter_subject("*", id)).await? else {
+        // What a letter leaves behind when it is moved is no letter, also when it was purged since.
+        let first = get(key.dead_letter_subject("*", id)).await?;
+        let Some(first) = first.filter(|first| !is_tombstone(first)) else {
             return Ok(None);
         };
         let head = Head::of(key, &first)?;

@@ -4,15 +4,17 @@
 //! What it guarantees is what [`super::super::entries`] does, and:
 //! - An event is sent once for each redrive: who takes the letter out of `parked` sends it, and one that
 //!   was sent by somebody who died before saying so is found in the source stream, not sent again. Each
-//!   carries a message id of its own, so that of two who send at once the server stores one; only
-//!   somebody who was held up between taking and sending for longer than the source stream remembers
-//!   message ids, while another went on in their place, would send it twice.
+//!   carries a message id of its own, so that of two who send at once the server stores one; and nobody
+//!   sends who has not looked for the event within half the time for which the stream remembers message
+//!   ids. Only an event that was on its way for longer than that, because its sender lost the server and
+//!   found it again, while another went on in their place, would be there twice.
 //! - No header of the original that the server would obey is sent; the rest, and every byte of the
 //!   payload, is as it was.
 //! - A letter is `redriven` only once its event is in the source stream and the audit says so.
 
 mod discard;
 mod list;
+mod moment;
 mod redrive;
 mod step;
 

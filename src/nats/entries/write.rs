@@ -132,19 +132,10 @@ fn settled(written: Result<u64, ApiError>) -> Written {
             Some(code) if code.is_conflict() => Written::Conflict,
             Some(code) if code.is_full() => Written::Full,
             Some(_) => Written::Refused(error),
-            None if was_not_sent(&error) => Written::Refused(error),
+            None if error.was_not_sent() => Written::Refused(error),
             None => Written::Unknown(error),
         },
     }
-}
-
-/// Whether the client itself refused it.
-fn was_not_sent(error: &ApiError) -> bool {
-    use async_nats::RequestErrorKind::{InvalidSubject, MaxPayloadExceeded};
-    let ApiError::NoAnswer(error) = error else {
-        return false;
-    };
-    matches!(error.kind(), InvalidSubject | MaxPayloadExceeded)
 }
 
 #[cfg(test)]

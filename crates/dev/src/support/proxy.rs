@@ -17,6 +17,7 @@ pub struct TcpProxy {
     control: watch::Sender<Control>,
     budget: Budget,
     freezes: Trigger,
+    mutes: Trigger,
     cuts: Trigger,
     task: JoinHandle<()>,
 }
@@ -24,6 +25,7 @@ pub struct TcpProxy {
 #[derive(Clone, Copy, Debug, Default)]
 struct Control {
     frozen: bool,
+    mute: bool,
     cuts: u64,
 }
 
@@ -49,6 +51,7 @@ impl TcpProxy {
             control: control.clone(),
             budget: Budget::default(),
             freezes: Trigger::default(),
+            mutes: Trigger::default(),
             cuts: Trigger::default(),
         };
         Ok(Self {
@@ -56,6 +59,7 @@ impl TcpProxy {
             control,
             budget: way.budget.clone(),
             freezes: way.freezes.clone(),
+            mutes: way.mutes.clone(),
             cuts: way.cuts.clone(),
             task: tokio::spawn(accept(listener, way)),
         })
@@ -93,6 +97,17 @@ impl TcpProxy {
         *lock(&self.freezes) = Some(text.as_bytes().to_vec());
     }
 
+    /// Holds every answer back once a client sends `text`, which is forwarded.
+    pub fn mute_at(&self, text: &str) {
+        *lock(&self.mutes) = Some(text.as_bytes().to_vec());
+    }
+
+    /// Whether answers are held back.
+    #[must_use]
+    pub fn is_mute(&self) -> bool {
+        self.control.borrow().mute
+    }
+
     /// Whether it is frozen.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
@@ -104,9 +119,12 @@ impl TcpProxy {
         self.control.send_modify(|control| control.frozen = true);
     }
 
-    /// Goes on where it was frozen; nothing was lost on live connections.
+    /// Goes on where it was frozen or mute; nothing was lost on live connections.
     pub fn thaw(&self) {
-        self.control.send_modify(|control| control.frozen = false);
+        self.control.send_modify(|control| {
+            control.frozen = false;
+            control.mute = false;
+        });
     }
 }
 
@@ -127,6 +145,7 @@ struct Way {
     control: watch::Sender<Control>,
     budget: Budget,
     freezes: Trigger,
+    mutes: Trigger,
     cuts: Trigger,
 }
 
@@ -150,10 +169,13 @@ impl Way {
         allowed
     }
 
-    /// Looks at what a client sends; `seen` holds the end of what it sent before.
-    fn watch(&self, seen: &mut Vec<u8>, data: &[u8]) {
-        if is_sent(&self.freezes, seen, data) {
+    /// Looks at what a client sends; `seen` holds the end of what it sent before, for each trigger.
+    fn watch(&self, seen: &mut [Vec<u8>; 2], data: &[u8]) {
+        if is_sent(&self.freezes, &mut seen[0], data) {
             self.control.send_modify(|control| control.frozen = true);
+        }
+        if is_sent(&self.mutes, &mut seen[1], data) {
+            self.control.send_modify(|control| control.mute = true);
         }
     }
 }
@@ -193,12 +215,15 @@ async fn connection(client: TcpStream, way: Way) {
     };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let (mut sent, mut answered) = (Vec::new(), Vec::new());
-    let up = pump(from_client, to_server, way.control.subscribe(), |data| {
+    let (mut sent, mut answered) = (<[Vec<u8>; 2]>::default(), Vec::new());
+    let control = || way.control.subscribe();
+    let holds_requests = |now: &Control| now.frozen;
+    let up = pump(from_client, to_server, control(), holds_requests, |data| {
         way.watch(&mut sent, data);
         data.len()
     });
-    let down = pump(from_server, to_client, way.control.subscribe(), |data| {
+    let holds_answers = |now: &Control| now.frozen || now.mute;
+    let down = pump(from_server, to_client, control(), holds_answers, |data| {
         way.allow(&mut answered, data)
     });
     tokio::select! {
@@ -214,23 +239,24 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut control: watch::Receiver<Control>,
+    holds: impl Fn(&Control) -> bool,
     mut allow: impl FnMut(&[u8]) -> usize,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        if control.wait_for(|now| !now.frozen).await.is_err() {
+        if control.wait_for(|now| !holds(now)).await.is_err() {
             return;
         }
         let read = tokio::select! {
             read = from.read(&mut buffer) => read,
-            _ = control.wait_for(|now| now.frozen) => continue,
+            _ = control.wait_for(&holds) => continue,
         };
         let read = match read {
             Ok(0) | Err(_) => return,
             Ok(read) => read,
         };
         let allowed = allow(&buffer[..read]);
-        if control.wait_for(|now| !now.frozen).await.is_err() {
+        if control.wait_for(|now| !holds(now)).await.is_err() {
             return;
         }
         if to.write_all(&buffer[..allowed]).await.is_err() || allowed < read {

@@ -1,18 +1,20 @@
 //! Letting a dead letter go.
 
-use lookback_protocol::audit::DeadLetterAct;
-use lookback_protocol::deadletter::{DISCARDED, PARKED, REDRIVING};
-use serde_json::Value;
+use lookback_protocol::audit::{self, Act, AuditRecord, DeadLetterAct};
+use lookback_protocol::deadletter::{DISCARDED, OP_ID, PARKED, REDRIVING};
+use serde_json::{Value, json};
 
-use super::super::letter::Letter;
+use super::super::letter::{Letter, malformed};
 use super::redrive::after;
-use super::step::{Look, asked};
+use super::step::{Look, asked, mover};
 use super::{DeadLetterStore, LetterAsk, LetterError};
 use crate::nats::api::Code;
+use crate::nats::audit as audit_stream;
 
 impl DeadLetterStore {
     /// Lets one dead letter go: its event will not be applied. One that is being redriven can be let go
-    /// unless its event is in the source stream already.
+    /// unless its event is in the source stream already. One that is discarded is refused, and is in the
+    /// audit afterwards.
     ///
     /// # Errors
     /// [`LetterError`].
@@ -25,6 +27,9 @@ impl DeadLetterStore {
             PARKED => {}
             REDRIVING => self.ensure_not_sent(&letter).await?,
             state => {
+                if state == DISCARDED {
+                    self.say_again(&letter, ask).await?;
+                }
                 return Err(LetterError::WrongState {
                     id: letter.stored.id.clone(),
                     state: state.to_owned(),
@@ -48,10 +53,41 @@ impl DeadLetterStore {
             .await
     }
 
+    /// Puts into the audit who discarded the letter, unless it is there: they may have died before.
+    async fn say_again(&self, letter: &Letter, ask: &LetterAsk) -> Result<(), LetterError> {
+        let stored = &letter.stored;
+        let op_id = letter.op_id.clone();
+        let act = DeadLetterAct {
+            letter: stored.id.clone(),
+            op_id: op_id.ok_or_else(|| malformed(&stored.id, OP_ID))?,
+            from: match letter.after {
+                Some(_) => REDRIVING.to_owned(),
+                None => PARKED.to_owned(),
+            },
+            to: DISCARDED.to_owned(),
+            reason: stored.note.clone().unwrap_or_default(),
+            redriven: None,
+        };
+        let record = AuditRecord {
+            v: audit::VERSION,
+            act: Act::DeadLetter(act),
+            owner: self.owner.clone(),
+            by: mover(letter),
+            time: ask.time,
+            details: json!({ "finishedBy": ask.by }),
+        };
+        let said = audit_stream::claim(&self.nats, &record).await;
+        said.map(drop).map_err(|source| LetterError::Audit {
+            id: stored.id.clone(),
+            state: DISCARDED,
+            source,
+        })
+    }
+
     /// What cannot be found because its stream is gone or has dropped it does not keep the letter.
     async fn ensure_not_sent(&self, letter: &Letter) -> Result<(), LetterError> {
         match self.look(letter, after(letter)?).await {
-            Ok(Look::NotSent | Look::Unproven) => Ok(()),
+            Ok(Look::NotSent { .. } | Look::Unproven) => Ok(()),
             Ok(Look::Sent(sequence)) => Err(LetterError::Sent {
                 id: letter.stored.id.clone(),
                 sequence,

@@ -4,16 +4,38 @@
 //! that anybody can go on where somebody died: the letter is taken out of `parked`, and says the last
 //! sequence of the source stream before; the event is sent; the audit says so; the letter is `redriven`.
 
+use std::time::Duration;
+
 use lookback_protocol::audit::DeadLetterAct;
 use lookback_protocol::deadletter::resend::next;
 use lookback_protocol::deadletter::{OP_ID, PARKED, REDRIVE_AFTER, REDRIVEN, REDRIVES, REDRIVING};
 use serde_json::{Value, json};
 
 use super::super::letter::{Letter, malformed, resent};
-use super::step::{Look, asked, mover};
+use super::moment::Moment;
+use super::step::{Look, asked, conflict, mover};
 use super::{DeadLetterStore, LetterAsk, LetterError, Redriven};
 use crate::nats::api::ApiError;
 use crate::nats::streams;
+
+/// How long is trusted at least what was seen of a source stream, so that a slow way to it is not
+/// waited for without end. Few streams remember message ids for less than twice this.
+const TRUSTED: Duration = Duration::from_secs(1);
+
+/// That an event was not in its source stream.
+#[derive(Clone, Copy)]
+struct Unsent {
+    at: Moment,
+    /// How long the stream remembers message ids.
+    window: Duration,
+}
+
+impl Unsent {
+    /// Whether the event may be sent for all that: what another has sent since, the stream remembers.
+    fn still_holds(self) -> bool {
+        self.at.elapsed() < (self.window / 2).max(TRUSTED)
+    }
+}
 
 impl DeadLetterStore {
     /// Sends the event of one dead letter to its subject once more. One that somebody began to redrive
@@ -23,15 +45,14 @@ impl DeadLetterStore {
     /// [`LetterError`] says what was done.
     pub async fn redrive(&self, id: &str, ask: &LetterAsk) -> Result<Redriven, LetterError> {
         let mut letter = self.letter(id).await?;
-        let mut is_fresh = false;
+        let mut unsent = None;
         if letter.stored.state == PARKED {
-            letter = self.take(&letter, ask).await?;
-            is_fresh = letter.stored.state == REDRIVING;
+            let (taken, seen) = self.take(&letter, ask).await?;
+            (letter, unsent) = (taken, Some(seen));
         }
         let ours = letter.op_id.as_deref() == Some(&ask.op_id);
         let sequence = match letter.stored.state.as_str() {
-            REDRIVING if is_fresh => self.send(&letter).await?,
-            REDRIVING => self.find_or_send(&letter).await?,
+            REDRIVING => self.find_or_send(&letter, unsent).await?,
             // The answer to an earlier step was lost, and somebody else has done the rest.
             REDRIVEN if ours => return self.find(letter).await,
             state => {
@@ -50,8 +71,13 @@ impl DeadLetterStore {
         })
     }
 
-    /// Takes a letter that is parked; of several who try one gets it.
-    async fn take(&self, letter: &Letter, ask: &LetterAsk) -> Result<Letter, LetterError> {
+    /// Takes a letter that is parked; of several who try one gets it, and knows that its event was not
+    /// sent before.
+    async fn take(
+        &self,
+        letter: &Letter,
+        ask: &LetterAsk,
+    ) -> Result<(Letter, Unsent), LetterError> {
         let stored = &letter.stored;
         let id = || stored.id.clone();
         resent(stored).map_err(|source| LetterError::NotResendable { id: id(), source })?;
@@ -65,7 +91,12 @@ impl DeadLetterStore {
         let mut described = asked(&letter.described, ask);
         described.insert(REDRIVES, number.to_string().as_str());
         described.insert(REDRIVE_AFTER, source.state.last_seq.to_string().as_str());
-        self.step(letter, REDRIVING, &described, &ask.op_id).await
+        let unsent = Unsent {
+            at: Moment::now(),
+            window: source.duplicate_window(),
+        };
+        let taken = self.step(letter, REDRIVING, &described, &ask.op_id).await?;
+        Ok((taken, unsent))
     }
 
     /// Where the event of a letter that is redriven stands.
@@ -77,17 +108,37 @@ impl DeadLetterStore {
                 id: letter.stored.id,
                 sequence,
             }),
-            Look::NotSent | Look::Unproven => Err(unproven(&letter, after)),
+            Look::NotSent { .. } | Look::Unproven => Err(unproven(&letter, after)),
         }
     }
 
-    async fn find_or_send(&self, letter: &Letter) -> Result<u64, LetterError> {
-        let after = after(letter)?;
-        let look = self.look(letter, after).await;
-        match look.map_err(|source| self.source_failed(letter, source))? {
-            Look::Sent(sequence) => Ok(sequence),
-            Look::NotSent => self.send(letter).await,
-            Look::Unproven => Err(unproven(letter, after)),
+    /// Sends the event unless it is in the source stream. It is looked for until that is known which was
+    /// known a moment ago: who was held up since may have been taken for dead, and another has sent it.
+    /// Each look begins where the one before ended.
+    async fn find_or_send(
+        &self,
+        letter: &Letter,
+        mut unsent: Option<Unsent>,
+    ) -> Result<u64, LetterError> {
+        let mut after = after(letter)?;
+        loop {
+            if unsent.is_some_and(Unsent::still_holds) {
+                return self.send(letter).await;
+            }
+            let at = Moment::now();
+            let look = self.look(letter, after).await;
+            match look.map_err(|source| self.source_failed(letter, source))? {
+                Look::Sent(sequence) => return Ok(sequence),
+                Look::Unproven => return Err(unproven(letter, after)),
+                Look::NotSent { through, window } => {
+                    after = through;
+                    unsent = Some(Unsent { at, window });
+                }
+            }
+            let now = self.reread(&letter.stored.id).await?;
+            if now.stored.sequence != letter.stored.sequence {
+                return Err(conflict(&now));
+            }
         }
     }
 

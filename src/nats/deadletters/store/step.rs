@@ -1,7 +1,11 @@
 //! One step of a dead letter from a state to another, its record in the audit, and what the source
 //! stream knows of its event.
 
+use std::ops::Range;
+use std::time::Duration;
+
 use async_nats::HeaderMap;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use lookback_protocol::audit::{self, Act, AuditRecord, DeadLetterAct};
 use lookback_protocol::deadletter::resend::{MESSAGE_ID, message_id};
@@ -19,14 +23,22 @@ use crate::nats::streams;
 /// On replicated streams a move is refused while another write of the letter is in process; the letter
 /// then still is what was read, and the move is tried again. So often at most.
 const TRIES: usize = 16;
+/// Parts of a source stream that are looked through at once.
+const LOOKS: u64 = 32;
+/// Sequences that such a part has at least.
+const SHARE: u64 = 64;
 
 /// What the source stream says of the event of a letter that is being redriven.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
     /// It stands there, at this sequence.
     Sent(u64),
-    /// It was not sent yet.
-    NotSent,
+    /// It was not sent when the stream ended at `through`.
+    NotSent {
+        through: u64,
+        /// How long the stream remembers message ids.
+        window: Duration,
+    },
     /// What was stored since the letter was taken is not all there any more.
     Unproven,
 }
@@ -119,8 +131,8 @@ impl DeadLetterStore {
         })
     }
 
-    /// Looks for the event of a letter that is being redriven. The source stream's leader is asked for
-    /// each message of the event's subject that was stored since the letter was taken.
+    /// Looks for the event of a letter that is being redriven among what was stored behind `after`. The
+    /// source stream's leader is asked for each message of the event's subject.
     pub(super) async fn look(&self, letter: &Letter, after: u64) -> Result<Look, ApiError> {
         let event = &letter.stored.event;
         let stream = &event.stream;
@@ -136,16 +148,21 @@ impl DeadLetterStore {
             true => ">",
             false => event.subject.as_str(),
         };
+        let through = facts.last.0;
+        let share = (through - after).div_ceil(LOOKS).max(SHARE);
+        // Not `map` of the stream: then the compiler cannot tell that this may move between threads.
+        let looks: Vec<_> = (0..LOOKS)
+            .map(|at| after.saturating_add(at * share))
+            .take_while(|&begin| begin < through)
+            .map(|begin| self.look_at(stream, subject, begin..through.min(begin + share), &id))
+            .collect();
+        let mut looks = stream::iter(looks).buffer_unordered(LOOKS as usize);
         let mut passed = 0;
-        let mut from = after + 1;
-        while from <= facts.last.0 {
-            let found = self.nats.next_of_subject(stream, from, subject).await?;
-            let Some(message) = found else { break };
-            if message.header(MESSAGE_ID) == Some(id.as_str()) {
-                return Ok(Look::Sent(message.sequence));
+        while let Some(seen) = looks.next().await {
+            match seen? {
+                Seen::Event(sequence) => return Ok(Look::Sent(sequence)),
+                Seen::Others(others) => passed += others,
             }
-            passed += 1;
-            from = message.sequence + 1;
         }
         let dropped = observed
             .max_messages_per_subject()
@@ -153,8 +170,42 @@ impl DeadLetterStore {
         if facts.first.0 > after + 1 || dropped {
             return Ok(Look::Unproven);
         }
-        Ok(Look::NotSent)
+        Ok(Look::NotSent {
+            through,
+            window: observed.duplicate_window(),
+        })
     }
+
+    /// Looks at each message of `subject` behind the start of `range`, up to its end.
+    async fn look_at(
+        &self,
+        stream: &str,
+        subject: &str,
+        range: Range<u64>,
+        message_id: &str,
+    ) -> Result<Seen, ApiError> {
+        let mut others = 0;
+        let mut from = range.start + 1;
+        while from <= range.end {
+            let found = self.nats.next_of_subject(stream, from, subject).await?;
+            let Some(message) = found.filter(|found| found.sequence <= range.end) else {
+                break;
+            };
+            if message.header(MESSAGE_ID) == Some(message_id) {
+                return Ok(Seen::Event(message.sequence));
+            }
+            others += 1;
+            from = message.sequence + 1;
+        }
+        Ok(Seen::Others(others))
+    }
+}
+
+/// What stands in a part of the source stream.
+enum Seen {
+    Event(u64),
+    /// So many others of its subject.
+    Others(u64),
 }
 
 /// `described`, with who asks and why instead of who asked before.

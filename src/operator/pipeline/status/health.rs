@@ -3,7 +3,7 @@
 
 use kube::ResourceExt;
 use lookback_protocol::checkpoint::Gap;
-use lookback_protocol::deadletter::PARKED;
+use lookback_protocol::deadletter::{PARKED, REDRIVING};
 
 use super::{Observation, retention, worker};
 use crate::api::conditions::{ConditionType, Reason};
@@ -71,16 +71,22 @@ pub(super) fn as_it_should(reason: Reason) -> Problem {
 
 fn parked(observation: &Observation<'_>) -> Option<Problem> {
     let counts = observation.server()?.counts.dead_letters.as_ref()?;
-    let parked = *counts.get(PARKED)?;
+    let count = |state| counts.get(state).copied().unwrap_or_default();
+    let (parked, redriving) = (count(PARKED), count(REDRIVING));
     let name = observation.pipeline.name_any();
-    (parked > 0).then(|| {
-        Problem::new(
-            Reason::EventsParked,
-            format!(
-                "events that could not be applied are parked, {parked} of them: read them with `kubectl lookback dlq list -p {name}`, correct their producer, then redrive or discard them"
-            ),
+    let parked = (parked > 0).then(|| {
+        format!(
+            "events that could not be applied are parked, {parked} of them: read them with `kubectl lookback dlq list -p {name}`, correct their producer, then redrive or discard them"
         )
-    })
+    });
+    // Whoever began that may have died, and then nobody has decided on the event.
+    let redriving = (redriving > 0).then(|| {
+        format!(
+            "dead letters are being redriven, {redriving} of them: when nobody is at it any more, redrive or discard by their ids what `kubectl lookback dlq list -p {name} --state {REDRIVING}` shows"
+        )
+    });
+    let said: Vec<String> = parked.into_iter().chain(redriving).collect();
+    (!said.is_empty()).then(|| Problem::new(Reason::EventsParked, said.join("; ")))
 }
 
 fn orphaned(server: &ServerFacts) -> Option<Problem> {

@@ -355,6 +355,23 @@ fn parked_events_are_counted_and_the_pipeline_stays_ready() {
 }
 
 #[test]
+fn a_letter_that_was_left_half_way_through_its_redrive_is_not_clear() {
+    let status = status_when(|facts| {
+        with_server(facts, |server| {
+            let letters = server.counts.dead_letters.as_mut().unwrap();
+            letters.extend([("redriving".to_owned(), 1)]);
+        });
+    });
+    assert_eq!(on(&status, DeadLettersClear), (False, "EventsParked"));
+    let message = &condition(&status, DeadLettersClear).message;
+    assert!(
+        message.starts_with("dead letters are being redriven, 1 of them"),
+        "{message}"
+    );
+    assert_eq!(on(&status, Ready), (True, "Running"));
+}
+
+#[test]
 fn dead_letters_that_were_decided_on_are_clear() {
     let status = status_when(|facts| {
         with_server(facts, |server| {
