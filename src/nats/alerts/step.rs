@@ -1,17 +1,16 @@
 //! One step of an alert: read, decide, keep what the record has no more room for, write, record.
 
+mod audit;
+mod error;
+
 use bytes::Bytes;
 use lookback_protocol::alert::{ARCHIVED, BY, HistoryEntry, OP_ID, PREV_SEQ};
-use lookback_protocol::audit::{self, Act, AlertAct, Archived, AuditRecord};
 use lookback_protocol::workflow::{Ask, Refusal, Step, sequences};
-use serde_json::json;
-use tracing::warn;
 
+pub use self::error::StepError;
 use super::store::{AlertStore, StoredAlert, Version};
-use crate::nats::api::{ApiError, header_text};
-use crate::nats::audit::{AuditError, read, record, subject};
+use crate::nats::api::header_text;
 use crate::nats::entries::{Move, NewPart, ReadError, Written};
-use crate::runtime::telemetry::chain;
 
 /// How often a step is tried while others write the alert too. On replicated streams a try may only
 /// say that another write is in process, several times until that is done.
@@ -29,87 +28,6 @@ pub struct Stepped {
     pub from: String,
     /// The transition.
     pub transition: String,
-}
-
-/// Why a step was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// The alert, the workflow or the stream could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The workflow does not allow it.
-    #[error("alert {id} is left as it is")]
-    Refused {
-        /// The alert.
-        id: String,
-        /// Why.
-        #[source]
-        source: Refusal,
-    },
-    /// Somebody else was faster.
-    #[error("alert {id} is left as it is: {by} has moved it to {state} (sequence {sequence})")]
-    Conflict {
-        /// The alert.
-        id: String,
-        /// Who won.
-        by: String,
-        /// Where it is now.
-        state: String,
-        /// The version that won.
-        sequence: u64,
-    },
-    /// The stream has no room.
-    #[error(
-        "stream {stream} has no room left: raise spec.alerts.maxBytes, or archive alerts that are done with"
-    )]
-    Full {
-        /// The stream.
-        stream: String,
-    },
-    /// The server, or the client, does not take it.
-    #[error("alert {id} is left as it is")]
-    NotWritten {
-        /// The alert.
-        id: String,
-        /// Why.
-        #[source]
-        source: ApiError,
-    },
-    /// It was overtaken each time.
-    #[error("alert {id} is left as it is: others write it all the time, so try again")]
-    Busy {
-        /// The alert.
-        id: String,
-    },
-    /// It may have been done, or not.
-    #[error("it is not known whether alert {id} was moved: read it before trying again")]
-    Unknown {
-        /// The alert.
-        id: String,
-        /// Why not.
-        #[source]
-        source: ApiError,
-    },
-    /// The audit has no room or does not answer, and the step is not taken without it.
-    #[error("alert {id} is left as it is, because its past cannot be kept in the audit")]
-    AuditBefore {
-        /// The alert.
-        id: String,
-        /// Why.
-        #[source]
-        source: AuditError,
-    },
-    /// It was done, but is not in the audit.
-    #[error("alert {id} was moved to {state}, but the audit does not say so")]
-    AuditAfter {
-        /// The alert.
-        id: String,
-        /// Where it is now.
-        state: String,
-        /// Why.
-        #[source]
-        source: AuditError,
-    },
 }
 
 impl AlertStore {
@@ -187,22 +105,6 @@ impl AlertStore {
             }
         }
         Err(StepError::Busy { id: id.to_owned() })
-    }
-
-    /// Puts into the audit what is not in the stream any more once the step is taken.
-    async fn keep_past(&self, step: &Step, ask: &Ask) -> Result<(), AuditError> {
-        for past in &step.overflow {
-            let past = self.audit_record(Act::History(past.clone()), ask);
-            record(&self.nats, &past).await?;
-        }
-        if step.record.state == ARCHIVED {
-            let archived = Archived {
-                alert: Box::new(step.record.clone()),
-            };
-            let archived = self.audit_record(Act::Archive(archived), ask);
-            record(&self.nats, &archived).await?;
-        }
-        Ok(())
     }
 
     async fn write(&self, current: &StoredAlert, step: &Step) -> Written {
@@ -325,96 +227,6 @@ impl AlertStore {
             from,
             transition: entry.transition,
         })
-    }
-
-    /// Puts into the audit what was done.
-    async fn audit(
-        &self,
-        id: &str,
-        transition: &str,
-        (from, to): (&str, &str),
-        sequence: u64,
-        ask: &Ask,
-    ) -> Result<(), StepError> {
-        let act = Act::Alert(AlertAct {
-            alert: id.to_owned(),
-            op_id: ask.op_id.clone(),
-            transition: transition.to_owned(),
-            from: from.to_owned(),
-            to: to.to_owned(),
-            reason: ask.reason.clone(),
-            sequence,
-        });
-        record(&self.nats, &self.audit_record(act, ask))
-            .await
-            .map_err(|source| StepError::AuditAfter {
-                id: id.to_owned(),
-                state: to.to_owned(),
-                source,
-            })
-    }
-
-    /// Puts into the audit the step that made the version `found`, unless it is there: who took it may
-    /// have died before. That this fails is nothing to whoever takes another step; it is only logged.
-    async fn audit_last(&self, found: &Version) {
-        if let Err(error) = self.try_audit_last(found).await {
-            let alert = &found.alert.id;
-            warn!(alert, error = %chain(&*error), "Cannot see to it that the audit has an earlier step");
-        }
-    }
-
-    async fn try_audit_last(
-        &self,
-        found: &Version,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let kept;
-        let record = match &found.alert.record {
-            Some(record) => record,
-            None => {
-                kept = self.archived(&found.alert.id).await?;
-                &kept
-            }
-        };
-        // What a worker created was no step.
-        let Some((entry, from)) = record
-            .history
-            .last()
-            .and_then(|entry| Some((entry, entry.from.as_ref()?)))
-        else {
-            return Ok(());
-        };
-        let act = AlertAct {
-            alert: found.alert.id.clone(),
-            op_id: found.op_id.clone(),
-            transition: entry.transition.clone(),
-            from: from.clone(),
-            to: entry.to.clone(),
-            reason: entry.reason.clone(),
-            sequence: found.alert.sequence,
-        };
-        let past = AuditRecord {
-            v: audit::VERSION,
-            act: Act::Alert(act),
-            owner: self.owner.clone(),
-            by: entry.by.clone(),
-            time: entry.time,
-            details: json!({}),
-        };
-        if read(&self.nats, &subject(&past)).await?.is_none() {
-            crate::nats::audit::record(&self.nats, &past).await?;
-        }
-        Ok(())
-    }
-
-    fn audit_record(&self, act: Act, ask: &Ask) -> AuditRecord {
-        AuditRecord {
-            v: audit::VERSION,
-            act,
-            owner: self.owner.clone(),
-            by: ask.by.clone(),
-            time: ask.time,
-            details: json!({}),
-        }
     }
 }
 
