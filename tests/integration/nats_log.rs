@@ -223,13 +223,15 @@ async fn what_a_cut_connection_held_shows_as_a_hole_to_the_next_pull() -> Result
 async fn a_half_open_client_that_takes_the_last_events_shows_in_a_heartbeat() -> Result<()> {
     let fixture = Fixture::with_events(0).await?;
     let (proxy, mut half_open) = proxied(&fixture).await?;
+    // Connected before, as the server keeps the request that is frozen for some seconds only.
+    let mut log = fixture.log();
+    log.consumer().await?;
     position(&mut half_open, 1).await?;
     assert_eq!(
         half_open.next().await?,
         Pulled::Heartbeat { last_consumer: 0 }
     );
     proxy.freeze();
-    let mut log = fixture.log();
     log.reset(StreamSeq(1)).await?;
     fixture.publish_events(3).await?;
     eventually(

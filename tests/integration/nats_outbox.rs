@@ -365,11 +365,16 @@ async fn an_event_whose_headers_the_server_would_obey_is_parked() -> Result<()> 
 #[tokio::test]
 async fn a_missing_dead_letters_stream_is_named() -> Result<()> {
     let fixture = Fixture::bare().await?;
+    let alerts = DesiredStream::alerts(&key(), None, None, 1, OWNER.to_owned());
+    streams::ensure(&fixture.nats, &alerts).await?;
     let outbox = JetStreamOutbox::new(fixture.nats.clone(), key());
     let error = outbox.rooms().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "STREAM.INFO of LB_prod_edr_ALERTS got no usable answer"
+        format!(
+            "STREAM.INFO of {} got no usable answer",
+            key().dead_letters_stream()
+        )
     );
     let error = outbox.park(&letter("", "x")).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
