@@ -197,8 +197,9 @@ impl Verb {
 }
 
 impl Which {
-    /// What is meant. Flags pick what is parked; what somebody began to redrive is gone on with only
-    /// by its id, because it may still be at work.
+    /// What is meant, in the order of the events: what was parked together is stored in any. Flags pick
+    /// what is parked; what somebody began to redrive is gone on with only by its id, because it may still
+    /// be at work.
     async fn letters(&self, store: &DeadLetterStore) -> Result<Vec<LetterHead>> {
         let states: &[&str] = match self.ids.is_empty() {
             true => &[PARKED],
@@ -218,11 +219,12 @@ impl Which {
             self.ids.is_empty() || ids.any(|id| letter.id.starts_with(id.as_str()))
         };
         out.retain(is_given);
+        out.sort_by(|one, other| (&one.stream, one.event).cmp(&(&other.stream, other.event)));
         Ok(out)
     }
 }
 
-/// One after the other: events keep the order of their dead letters.
+/// One after the other: events are sent in this order.
 async fn each(
     verb: Verb,
     ids: &[String],
