@@ -6,7 +6,7 @@
 //!   was sent by somebody who died before saying so is found in the source stream, not sent again. Each
 //!   carries a message id of its own, so that of two who send at once the server stores one; and nobody
 //!   sends who has not looked for the event within half the time for which the stream remembers message
-//!   ids. Only an event that was on its way for longer than that, because its sender lost the server and
+//!   ids, or within a second where that is shorter. Only an event that was on its way for longer than that, because its sender lost the server and
 //!   found it again, while another went on in their place, would be there twice.
 //! - No header of the original that the server would obey is sent; the rest, and every byte of the
 //!   payload, is as it was.

@@ -136,9 +136,14 @@ impl DeadLetterStore {
                 }
             }
             let now = self.reread(&letter.stored.id).await?;
-            if now.stored.sequence != letter.stored.sequence {
+            if now.stored.sequence == letter.stored.sequence {
+                continue;
+            }
+            if now.op_id != letter.op_id {
                 return Err(conflict(&now));
             }
+            // Somebody else has done the rest for us, so the event stands behind where the look ended.
+            unsent = None;
         }
     }
 
