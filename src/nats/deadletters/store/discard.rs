@@ -46,7 +46,8 @@ impl DeadLetterStore {
             op_id: ask.op_id.clone(),
             from: letter.stored.state,
             to: DISCARDED.to_owned(),
-            reason: ask.reason.clone(),
+            // As the letter has it: whoever records it in our place knows no more.
+            reason: gone.stored.note.unwrap_or_default(),
             redriven: None,
         };
         self.record(act, DISCARDED, ask.by.clone(), ask.time, Value::Null)
@@ -73,7 +74,7 @@ impl DeadLetterStore {
             act: Act::DeadLetter(act),
             owner: self.owner.clone(),
             by: mover(letter),
-            time: ask.time,
+            time: stored.stored,
             details: json!({ "finishedBy": ask.by }),
         };
         let said = audit_stream::claim(&self.nats, &record).await;
