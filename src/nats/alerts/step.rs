@@ -47,8 +47,12 @@ impl AlertStore {
         let (workflow, mut found) = futures::try_join!(self.workflow(), self.version(id))?;
         let began = found.alert.state.clone();
         let mut tried = expected;
+        let mut written_over = None;
         for _ in 0..TRIES {
             if let Some(own) = self.own_step(&found, tried, ask).await? {
+                if let Some(before) = &written_over {
+                    self.audit_last(before).await;
+                }
                 return self.taken_before(found, own, ask).await;
             }
             let overtaken = match expected {
@@ -99,7 +103,9 @@ impl AlertStore {
                     });
                 }
                 Written::Unknown(source) => match self.version(id).await {
-                    Ok(now) if now.alert.sequence != found.alert.sequence => found = now,
+                    Ok(now) if now.alert.sequence != found.alert.sequence => {
+                        written_over = Some(std::mem::replace(&mut found, now));
+                    }
                     Ok(_) | Err(_) => return Err(unknown(source)),
                 },
             }
