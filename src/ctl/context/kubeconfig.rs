@@ -97,21 +97,49 @@ fn proxy(
         true => url,
         false => format!("http://{url}"),
     };
-    let proxy = url.parse().context("cannot use the proxy that is set")?;
+    // Not the whole of it: there may be a password in it.
+    let proxy: Uri = url.parse().context("cannot use the proxy that is set")?;
+    let scheme = proxy.scheme_str().unwrap_or_default();
+    ensure!(
+        ["http", "https", "socks5"].contains(&scheme),
+        "cannot use the proxy that is set: its scheme is {scheme}, and must be http, https or socks5"
+    );
     Ok(Some(proxy))
 }
 
 /// Whether no proxy stands before `server`: it is on this machine, or `NO_PROXY` names it.
 fn avoids_proxy(server: &Uri, no_proxy: Option<String>) -> bool {
     let no_proxy = no_proxy.unwrap_or_default();
+    let entries: Vec<&str> = no_proxy.split(',').map(str::trim).collect();
     // The matcher takes it for names alone.
-    if no_proxy.split(',').any(|entry| entry.trim() == "*") {
+    if entries.contains(&"*") {
         return true;
     }
-    let loopback = "localhost,127.0.0.0/8,::1";
-    let none = format!("{loopback},{no_proxy}");
-    let some = Matcher::builder().all("http://proxy").no(none).build();
+    let port = server.port_u16().unwrap_or(443);
+    let loopback = ["localhost", "127.0.0.0/8", "::1"];
+    let none: Vec<&str> = loopback
+        .into_iter()
+        .chain(entries.iter().filter_map(|entry| host_of(entry, port)))
+        .collect();
+    let some = Matcher::builder()
+        .all("http://proxy")
+        .no(none.join(","))
+        .build();
     some.intercept(server).is_none()
+}
+
+/// What an entry of `NO_PROXY` says of a server at `port`, as the matcher knows it: without the star
+/// before a domain, and without a port. `None` when it names another port.
+fn host_of(entry: &str, port: u16) -> Option<&str> {
+    let domain = entry.strip_prefix('*').filter(|rest| rest.starts_with('.'));
+    let entry = domain.unwrap_or(entry);
+    let number = entry
+        .split_once(':')
+        .map(|(host, its)| (host, its.parse::<u16>()));
+    match number {
+        Some((host, Ok(its))) => (port == its).then_some(host),
+        Some((_, Err(_))) | None => Some(entry),
+    }
 }
 
 /// The id of the cluster as the operator makes it when it is given none.
@@ -155,9 +183,22 @@ mod tests {
         for no in ["10.0.0.0/8", "10.1.2.3", "*", "a.example, 10.1.2.3"] {
             assert_eq!(chosen(None, "https://10.1.2.3:6443", &of(no)), None, "{no}");
         }
-        let near = of(".corp.example");
-        assert_eq!(chosen(None, "https://api.corp.example", &near), None);
-        assert!(chosen(None, "https://10.1.2.3:6443", &near).is_some());
+        for near in [".corp.example", "*.corp.example", "api.corp.example:443"] {
+            let near = of(near);
+            assert_eq!(chosen(None, "https://api.corp.example", &near), None);
+            assert!(chosen(None, "https://10.1.2.3:6443", &near).is_some());
+        }
+        let other_port = of("api.corp.example:6443");
+        assert!(chosen(None, "https://api.corp.example", &other_port).is_some());
+    }
+
+    #[test]
+    fn a_proxy_of_an_unknown_kind_is_refused_without_its_password() {
+        let server = "https://10.1.2.3:6443".parse().unwrap();
+        let url = "socks5h://ann:secret@bastion:1080".to_owned();
+        let error = proxy(Some(url), &server, |_| None).unwrap_err().to_string();
+        assert!(error.contains("its scheme is socks5h"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]
