@@ -1,7 +1,6 @@
 //! Finding an alert by the beginning of its id.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lookback_protocol::alert::ARCHIVED;
 
 use crate::ctl::context::{Context, Reached};
 use crate::nats::alerts::{AlertStore, StoredAlert};
@@ -33,11 +32,11 @@ impl Store {
         Ok(stores)
     }
 
-    /// Whether the workflow has a state; one that is misspelt would be empty for ever.
+    /// Whether the workflow has a state, or had it: alerts may be left there. One that is misspelt would
+    /// be empty for ever.
     pub(super) async fn has_state(&self, state: &str) -> Result<()> {
-        let workflow = self.alerts.workflow().await?;
-        let states = workflow.states().filter(|it| *it != ARCHIVED);
-        let states: Vec<&str> = states.chain([ARCHIVED]).collect();
+        let definition = self.alerts.definition().await?;
+        let states: Vec<&str> = definition.states().collect();
         ensure!(
             states.contains(&state),
             "the workflow of pipeline {} has no state {state}, but {}",

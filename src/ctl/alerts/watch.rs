@@ -65,7 +65,11 @@ impl Following {
         let stream = streams::read(nats, &key.alerts_stream()).await?;
         self.printer.begin()?;
         let mut missed_after = match self.filter.since {
-            Some(_) => self.missed(0).await?,
+            // A long list takes longer than what is heard meanwhile is kept.
+            Some(_) => {
+                let through = self.missed(0).await?;
+                self.missed(through).await?
+            }
             None => stream.map_or(0, |stream| stream.state.last_seq),
         };
         let mut interrupted = false;

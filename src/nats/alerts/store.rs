@@ -184,7 +184,11 @@ impl AlertStore {
         })
     }
 
-    async fn definition(&self) -> Result<Definition, ReadError> {
+    /// As [`Self::workflow`], with the states of former ones, and unchecked.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn definition(&self) -> Result<Definition, ReadError> {
         let found = definition::read(&self.nats, &self.owner.pipeline).await?;
         Ok(definition::or_default(found, &self.owner))
     }
