@@ -127,17 +127,18 @@ pub async fn record(author: Author<'_>, told: Told) -> bool {
     }
 }
 
-/// What fits: the details go first, and how many bytes they had is said instead; then the end of the
-/// message.
+/// What fits: the end of a long message goes first; then the details, and how many bytes they had is said
+/// instead.
 fn cut_to(mut record: AuditRecord, room: usize) -> AuditRecord {
-    if size(&record) > room {
-        record.details = json!({ "cut": size(&record.details) });
-    }
     if size(&record) > room
         && let Act::Operator(act) = &mut record.act
+        && act.message.len() > KEPT
     {
         act.message.truncate(act.message.floor_char_boundary(KEPT));
         act.message.push_str(CUT);
+    }
+    if size(&record) > room {
+        record.details = json!({ "cut": size(&record.details) });
     }
     record
 }

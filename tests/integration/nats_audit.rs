@@ -331,7 +331,7 @@ async fn an_act_of_the_operator_that_is_too_large_is_cut_and_holds_no_other_back
         records,
         [
             ("details".to_owned(), false, Some(details)),
-            ("message".to_owned(), true, Some(2)),
+            ("message".to_owned(), true, None),
             ("small".to_owned(), false, None)
         ]
     );
