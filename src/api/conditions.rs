@@ -212,7 +212,7 @@ reasons! {
     Suspending: Suspended = False, Waiting, "the worker is being stopped", "ends by itself when its pod is gone; a pod on a node that is off goes when the node is tainted with node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
     Suspended: Suspended = True, Warning, "spec.suspend is set, and no worker is left", "set spec.suspend: false";
     NoDeadLetters: DeadLettersClear = True, Fine, "no event is parked or being redriven", "";
-    EventsParked: DeadLettersClear = False, Warning, "events could not be applied and are parked or being redriven", "read them with kubectl lookback dlq list, correct their producer, and redrive or discard them";
+    EventsParked: DeadLettersClear = False, Warning, "events could not be applied and are parked or being redriven", "read them with kubectl lookback dlq list, correct their producer, and redrive or discard them, also those whose redrive did not end";
     DeadLettersFull: DeadLettersClear = False, Stalled, "the dead-letter stream has no room; the worker waits and loses nothing", "raise spec.deadLetters.maxBytes, or purge dead letters that are done with";
     DeadLettersUnknown: DeadLettersClear = Unknown, Fine, "the dead letters were not counted", "";
     EventsRetained: RetentionSafe = True, Fine, "the source stream keeps what is not read yet", "";
