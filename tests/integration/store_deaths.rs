@@ -252,20 +252,6 @@ async fn a_step_whose_mover_died_is_in_the_audit_once_it_is_asked_for_again() ->
 }
 
 #[tokio::test]
-async fn a_discard_is_recorded_as_whoever_records_it_later_would() -> Result<()> {
-    let letters = Letters::r1().await?;
-    letters.park_all(1..2).await?;
-    let mut asked = ask("ann");
-    asked.reason = format!("a test\nof the scanner {}", "x".repeat(2000));
-    letters.store.discard(&id(1), &asked).await?;
-    let note = letters.store.get(&id(1)).await?.note;
-    let acts = letters.acts().await?;
-    assert_eq!(acts.len(), 1);
-    assert_eq!(Some(&acts[0].1.reason), note.as_ref());
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_discard_whose_asker_died_is_in_the_audit_once_it_is_asked_for_again() -> Result<()> {
     let letters = Letters::r1().await?;
     letters.park_all(1..3).await?;
